@@ -1,0 +1,290 @@
+"""What a run and a study may say. Every unknown or ill-typed value dies here, by name.
+
+The three run configurations have no defaults: their defaults are the parameters cell of the notebook that uses them
+(`10_pretrain`, `20_probe`, `30_finetune`), and a study gives only what differs from that cell.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Floor = Literal["majority", "colour", "pixels", "random", "supervised", "supervised_weighted", "imagenet"]
+Protocol = Literal["linear", "knn", "finetune"]
+SplitKind = Literal["long_tail", "category_ratio", "balanced", "natural"]
+LabelPool = Literal["balanced", "natural", "as_pretrain"]
+Twin = Literal["none", "same_n", "same_head"]
+
+MACHINE = ("study", "arm", "device", "threads")  # where and under which name a run happens: no part of its key
+
+
+class ConfigError(ValueError):
+    """A value that a study or a parameters cell may not have; the message is one line."""
+
+
+class Values(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def __init__(self, **values):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(explain(error, type(self).__name__)) from None
+
+    def __repr__(self):
+        """One `name = value` per line: what an executed report shows."""
+        width = max(map(len, type(self).model_fields))
+        return "\n".join(f"{name:{width}} = {value!r}" for name, value in self)
+
+    def keyed(self) -> dict:
+        """The values that decide the result: all but the names and the machine."""
+        return {name: value for name, value in self.model_dump().items() if name not in MACHINE}
+
+
+class RunConfig(Values):
+    """What all three stages share: names, data and how its parts are made, machine."""
+
+    study: str
+    arm: str
+    dataset: str
+    image_size: Annotated[int, Field(ge=8, le=1024)]
+    split_kind: SplitKind
+    ratio: Ratio
+    twin: Twin
+    draw_seed: Count
+    order_seed: Count
+    n_max: Count  # images of the largest class; 0 takes what there is
+    total: Count  # images in all, for category_ratio and long_tail; 0 leaves it open
+    positive: Count  # the rare class of category_ratio
+    label_pool: LabelPool
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]  # only where the data set brings no test part
+    part_seed: Count
+    seed: Count
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=1)]
+
+    def pool_arguments(self) -> dict:
+        """The arguments of `data.pools`, by name."""
+        names = ("split_kind", "ratio", "twin", "draw_seed", "order_seed", "positive", "label_pool", "test_fraction",
+                 "part_seed")
+        return {name: getattr(self, name) for name in names} | {"n_max": self.n_max or None, "total": self.total or None}
+
+
+class PretrainConfig(RunConfig):
+    """One pretraining: the parameters of `10_pretrain`."""
+
+    method: str
+    method_args: dict[str, Any]
+    encoder: str  # a timm name
+    encoder_args: dict[str, Any]
+    stem: Literal["default", "cifar"]
+    normalisation: Literal["none", "imagenet", "half", "dataset"]
+    init: str  # random, imagenet, a file, or the folder of another run
+    recipe: str
+    optimiser: Literal["adamw", "sgd", "lars"]
+    lr: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    optimiser_args: dict[str, Any]
+    batch: Annotated[int, Field(ge=2)]
+    epochs: Count
+    steps: Count
+    warmup: Annotated[float, Field(ge=0, lt=1)]  # share of all steps
+    precision: Literal["auto", "fp32", "bf16"]
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        if (self.epochs > 0) == (self.steps > 0):
+            raise ValueError(f"give either epochs or steps and leave the other 0, not epochs {self.epochs} "
+                             f"with steps {self.steps}")
+        return self
+
+
+class ProbeConfig(RunConfig):
+    """All cells of one frozen encoder, or of the floors: the parameters of `20_probe`."""
+
+    run: str  # folder of a pretraining; empty for the floors
+    floors: list[Floor]
+    encoder: str  # the network of the floor `random`
+    encoder_args: dict[str, Any]
+    stem: Literal["default", "cifar"]
+    normalisation: Literal["none", "imagenet", "half", "dataset"]
+    weights: str  # a file or timm name for the floor `imagenet`
+    protocols: list[Protocol]
+    budgets: Annotated[list[Share], Field(min_length=1)]
+    budget_seed: Count
+    class_weight: Literal["none", "balanced"]
+    resamples: Annotated[int, Field(ge=100)]
+
+
+class FinetuneConfig(RunConfig):
+    """All cells of one encoder trained with labels: the parameters of `30_finetune`."""
+
+    run: str  # folder of a pretraining; empty trains from scratch (the supervised floor)
+    encoder: str
+    encoder_args: dict[str, Any]
+    stem: Literal["default", "cifar"]
+    normalisation: Literal["none", "imagenet", "half", "dataset"]
+    recipe: str
+    budgets: Annotated[list[Share], Field(min_length=1)]
+    budget_seed: Count
+    class_weight: Literal["none", "balanced"]
+    optimiser: Literal["adamw", "sgd", "lars"]
+    lr: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    layer_decay: Share
+    drop_path: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    batch: Annotated[int, Field(ge=2)]
+    steps: Annotated[int, Field(ge=1)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["auto", "fp32", "bf16"]
+    resamples: Annotated[int, Field(ge=100)]
+
+
+# --- a study: arms × splits × seeds -----------------------------------------------------------------------------------
+
+class Data(Values):
+    """The data set a study pretrains on, and how its parts are made."""
+
+    dataset: str
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    evaluate_on: str = ""  # another data set for probes and fine-tuning; empty: the same
+    label_pool: LabelPool = "balanced"
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    part_seed: Count = 0
+
+
+class Splits(Values):
+    """Which imbalances are cut; split number i uses draw_seeds[i] and order_seeds[i]."""
+
+    kind: SplitKind
+    ratios: Annotated[list[Ratio], Field(min_length=1)] = [1]
+    draw_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+    order_seeds: list[Count] | None = None
+    twins: list[Literal["same_n", "same_head"]] = []
+    n_max: Count = 0
+    total: Count = 0
+    positive: Count = 1
+
+    @model_validator(mode="after")
+    def _pairs(self):
+        if self.order_seeds is not None and len(self.order_seeds) != len(self.draw_seeds):
+            raise ValueError(f"order_seeds has {len(self.order_seeds)} entries and draw_seeds {len(self.draw_seeds)}; "
+                             "they are used in pairs")
+        if self.kind in ("natural", "balanced") and self.ratios != [1]:
+            raise ValueError(f"ratios {self.ratios} mean nothing for kind {self.kind}; leave them out")
+        return self
+
+
+class Arm(Values):
+    """One way to pretrain; what is not given comes from the parameters cell of `10_pretrain`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+    method: str
+    ratios: list[Ratio] | None = None  # only these ratios of the study, for an arm that costs too much for all
+    method_args: dict[str, Any] | None = None
+    encoder: str | None = None
+    encoder_args: dict[str, Any] | None = None
+    stem: Literal["default", "cifar"] | None = None
+    normalisation: Literal["none", "imagenet", "half", "dataset"] | None = None
+    init: str | None = None
+    recipe: str | None = None
+    optimiser: Literal["adamw", "sgd", "lars"] | None = None
+    lr: Positive | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    optimiser_args: dict[str, Any] | None = None
+    batch: Annotated[int, Field(ge=2)] | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+
+
+class Evaluate(Values):
+    """Protocols and label budgets of every encoder; `finetune` holds differences from the cell of `30_finetune`."""
+
+    protocols: Annotated[list[Protocol], Field(min_length=1)] = ["linear", "knn"]
+    budgets: Annotated[list[Share], Field(min_length=1)] = [0.01, 0.05, 0.1, 0.5, 1.0]
+    budget_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+    class_weight: Literal["none", "balanced"] = "none"
+    finetune: dict[str, Any] = {}
+
+
+class Resources(Values):
+    """What one job may use; `threads` is per job and does not follow the number of jobs."""
+
+    jobs: Annotated[int, Field(ge=1)] = 2
+    threads: Annotated[int, Field(ge=1)] = 1
+    gpus: Count = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class Study(Values):
+    """A study file: arms × splits × seeds is the grid, nothing else multiplies."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+    question: str
+    data: Data
+    splits: Splits
+    arms: Annotated[list[Arm], Field(min_length=1)]
+    seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+    evaluate: Evaluate = Evaluate()
+    floors: list[Floor] = ["majority", "colour", "pixels", "random"]
+    weights: str = ""  # where the floor `imagenet` finds its weights
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _names(self):
+        names = [arm.name for arm in self.arms]
+        if doubled := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"arms: the name {sorted(doubled)[0]} is used twice")
+        for arm in self.arms:
+            if arm.epochs and arm.steps:
+                raise ValueError(f"arms.{arm.name}: give epochs or steps, not both")
+            if missing := set(arm.ratios or []) - set(self.splits.ratios):
+                raise ValueError(f"arms.{arm.name}: ratio {min(missing):g} is not among splits.ratios {self.splits.ratios}")
+        return self
+
+
+def load_study(path) -> Study:
+    """Read and check a study file.
+
+    Raises ConfigError with one line: file, key, value, what is allowed.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such study; those that come with the project are in params/studies/") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a study is a list of `key: value` lines; see params/studies/quick.yaml")
+    try:
+        return Study(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """The first thing wrong, in one line, and how many others there are."""
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or where
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        text = f"{key}: unknown key"
+    elif first["type"] == "missing":
+        text = f"{key}: missing"
+    elif isinstance(value, str) and first["type"] in ("float_type", "int_type"):
+        text = f"{key}: {value!r} is text, not a number (in YAML write 1.0e-3, not 1e-3)"
+    elif first["type"] == "value_error":
+        text = f"{first['ctx']['error']}" if not first["loc"] else f"{key}: {first['ctx']['error']}"
+    else:
+        text = f"{key}: {first['msg'][0].lower() + first['msg'][1:]}, got {value!r}"
+    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
