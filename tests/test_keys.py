@@ -1,0 +1,130 @@
+"""What is in a key and what is not: the code that shapes a stage, its parameters, its inputs."""
+
+import numpy as np
+import pytest
+from toy_configs import INPUTS, finetune, pretrain, probe
+
+from ssl_core import keys
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small ssl_core to edit: who imports whom, in every way an import can be written."""
+    files = {
+        "__init__": "", "files": "A = 1", "config": "A = 1", "augment": "A = 1", "report": "A = 1",
+        "encoders": '"""Networks."""\nfrom ssl_core.files import A\nimport ssl_core.taps\n',
+        "taps": "A = 1",
+        "train": "def loop():\n    from ssl_core.clock import tick\n    return tick()\n",
+        "clock": 'def tick():\n    "Say tick."\n    return 1.5\n',
+        "methods/__init__": "from ssl_core.methods.simclr import SimCLR\nfrom ssl_core.methods.mae import MAE\n"
+                            "METHODS = {'simclr': SimCLR, 'mae': MAE}\n",
+        "methods/base": "B = 1", "methods/simclr": "from ssl_core.methods.base import B\nTAU = 0.5\n",
+        "methods/mae": "from .base import B\nfrom .patches import cut as slice_up\nMASK = 0.75\n",
+        "methods/patches": "cut = 1",
+        "data/__init__": "from ssl_core.data.cards import load\nfrom .splits import long_tail_split as split\n",
+        "data/cards": "load = 1", "data/splits": "from ssl_core.data.cards import load\nlong_tail_split = 1",
+        "evaluate/__init__": "", "evaluate/features": "from ssl_core.data import split", "evaluate/probe": "C = 1",
+        "evaluate/floors": "from ..encoders import taps", "evaluate/metrics": "M = 1", "evaluate/intervals": "I = 1",
+        "evaluate/finetune": "from ssl_core import augment", "analysis/__init__": "", "analysis/plots": "P = 1",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(keys, "PACKAGE", tmp_path)
+    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def all_keys():
+    configs = {"simclr": pretrain(), "mae": pretrain(method="mae"), "probe": probe(), "finetune": finetune()}
+    stage = {"probe": "probe", "finetune": "finetune"}
+    return {name: str(keys.make_key(stage.get(name, "pretrain"), cfg, INPUTS)) for name, cfg in configs.items()}
+
+
+def test_slices_follow_imports_however_they_are_written(package):
+    assert set(keys.code_slice(["train", "methods.mae"])) == {
+        "train", "clock", "methods.mae", "methods.base", "methods.patches"}
+    assert set(keys.code_slice(["encoders"])) == {"encoders", "taps"}
+    assert set(keys.code_slice(["evaluate.floors", "evaluate.features"])) == {
+        "evaluate.floors", "encoders", "taps", "evaluate.features", "data.splits"}
+
+
+@pytest.mark.parametrize("module, old, new, hit", [
+    ("methods/simclr", "0.5", "0.1", {"simclr"}),
+    ("methods/patches", "1", "2", {"mae"}),
+    ("methods/base", "1", "2", {"simclr", "mae"}),
+    ("clock", "1.5", "2.5", {"simclr", "mae"}),
+    ("data/splits", "= 1", "= 2", {"probe", "finetune"}),
+    ("evaluate/probe", "1", "2", {"probe"}),
+    ("taps", "1", "2", {"simclr", "mae", "probe", "finetune"}),
+    ("augment", "1", "2", {"simclr", "mae", "finetune"}),
+    ("clock", "Say tick.", "Say tock.", set()),
+    ("clock", "    return", "\n\n    # a comment\n    return", set()),
+    ("analysis/plots", "1", "2", set()),
+    ("files", "1", "2", set()),
+    ("data/cards", "1", "2", set()),
+    ("methods/__init__", "'mae': MAE", "'mae': MAE, 'other': MAE", set()),
+])
+def test_an_edit_changes_the_keys_of_what_it_shapes(package, module, old, new, hit):
+    before = all_keys()
+    path = package / f"{module}.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new) + "\n")
+    after = all_keys()
+    assert {name for name in before if before[name] != after[name]} == hit
+
+
+def test_a_method_named_in_the_arguments_of_another_belongs_to_its_code(package):
+    assert keys.method_modules("mae", {"base": "simclr", "mask": 0.5}) == ["methods.mae", "methods.simclr"]
+    with pytest.raises(ValueError, match="'moco' is unknown; there are: simclr, mae"):
+        keys.method_modules("moco")
+
+
+def changed(stage, one, other, **inputs):
+    return str(keys.make_key(stage, one, INPUTS)) != str(keys.make_key(stage, other, INPUTS | inputs))
+
+
+def test_names_and_machine_are_not_in_the_key(package):
+    assert not changed("pretrain", pretrain(), pretrain(study="t", arm="mine", threads=4, device="auto"))
+    assert changed("pretrain", pretrain(), pretrain(lr=0.01))
+    assert changed("pretrain", pretrain(), pretrain(seed=1))
+
+
+def test_pretraining_knows_only_the_images_it_sees(package):
+    assert not changed("pretrain", pretrain(), pretrain(label_pool="natural", test_fraction=0.3, part_seed=7))
+    assert not changed("pretrain", pretrain(), pretrain(), labelled=np.arange(3), test=np.arange(2))
+    assert changed("pretrain", pretrain(), pretrain(), unlabelled=np.arange(8))
+    assert changed("pretrain", pretrain(), pretrain(), data="e" * 12)
+
+
+def test_budgets_and_protocols_name_cells_and_floors_of_a_draw_serve_all_ratios(package):
+    assert not changed("probe", probe(), probe(budgets=[0.5], protocols=["knn"], floors=["majority"]))
+    assert not changed("probe", probe(), probe(ratio=10, twin="same_n", order_seed=3))
+    assert changed("probe", probe(), probe(draw_seed=1))
+    assert changed("probe", probe(), probe(budget_seed=1))
+    assert changed("probe", probe(label_pool="as_pretrain"), probe(label_pool="as_pretrain", ratio=10))
+    assert changed("finetune", finetune(), finetune(class_weight="balanced"))
+
+
+def test_an_encoder_enters_by_its_key_and_its_network_is_the_runs(package):
+    above = {"run": "0123456789ab"}
+    one = keys.make_key("probe", probe(run="outputs/a"), INPUTS | above)
+    other = keys.make_key("probe", probe(run="elsewhere/b", encoder="vit_tiny", stem="default"), INPUTS | above)
+    assert str(one) == str(other) and one.parts["inputs"]["run"] == "0123456789ab"
+    assert changed("probe", probe(), probe(run="outputs/a"), **above)
+    with pytest.raises(ValueError, match="run: there is no run and no file outputs/a"):
+        keys.make_key("probe", probe(run="outputs/a"), INPUTS)
+
+
+def test_files_enter_by_content(package):
+    (package / "weights.bin").write_bytes(b"one")
+    before = keys.make_key("pretrain", pretrain(init="weights.bin"), INPUTS)
+    (package / "weights.bin").write_bytes(b"two")
+    after = keys.make_key("pretrain", pretrain(init="weights.bin"), INPUTS)
+    assert str(before) != str(after) and "init" not in before.parts["parameters"]
+
+
+def test_a_missing_input_is_named(package):
+    with pytest.raises(ValueError, match="needs the input 'unlabelled'; given are: data"):
+        keys.make_key("pretrain", pretrain(), {"data": "x"})
