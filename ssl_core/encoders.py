@@ -47,13 +47,16 @@ class Encoder(nn.Module):
                           'stem "cifar" keeps the resolution and costs more time', stacklevel=2)
         if normalisation != "dataset":
             mean, std = NORMALISATIONS[normalisation]
+        elif mean is None or std is None:
+            raise ValueError('normalisation "dataset" needs the mean and std of the images, three numbers each')
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.taps = tuple(taps)
         self.width = self.backbone.num_features
+        pool = getattr(self.backbone, "global_pool", "avg")
         self.spec = {"name": name, "args": args, "stem": stem, "channels": 3, "size": size,
                      "normalisation": normalisation, "mean": [float(m) for m in mean], "std": [float(s) for s in std],
-                     "pooling": str(args.get("global_pool", getattr(self.backbone, "global_pool", "avg")))}
+                     "pooling": str(args.get("global_pool", getattr(pool, "pool_type", pool)))}
 
     def normalise(self, x):
         return (x - self.mean) / self.std

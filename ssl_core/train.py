@@ -6,15 +6,17 @@ killed and called again ends with the same bits as one that was not (on the same
 
 import math
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.optim import create_optimizer_v2
 
-from ssl_core.encoders import load_encoder, save_encoder
+from ssl_core.encoders import load_strictly, save_encoder
 from ssl_core.files import atomic_json, atomic_write, replacing
 
 OPTIMISERS = {"adamw": "adamw", "sgd": "momentum", "lars": "lars"}  # timm's names; its "sgd" would be Nesterov
@@ -42,14 +44,14 @@ def autocast(device, precision):
 
 
 def stream(*numbers):
-    """One 63-bit seed from a tuple of integers such as (seed, epoch, step)."""
+    """One 63-bit seed from integers such as (seed, 1, step): always three of them, as missing ones count as 0."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def order(n, batch, seed, epoch):
     """The epoch's batches: a list of int64 arrays; the incomplete last one waits for another epoch's shuffle."""
     batch = min(batch, n)
-    shuffled = np.random.Generator(np.random.PCG64(stream(seed, epoch))).permutation(n)
+    shuffled = np.random.Generator(np.random.PCG64(stream(seed, 0, epoch))).permutation(n)
     return [shuffled[i:i + batch] for i in range(0, n - batch + 1, batch)]
 
 
@@ -63,7 +65,9 @@ def learning_rate(step, total, peak, warmup):
 
 def on_device(images, device):
     """uint8 images on the device, or in pinned memory when they would fill more than half of what is free there."""
-    images = torch.from_numpy(np.ascontiguousarray(images))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a memory map, only read here
+        images = torch.from_numpy(np.ascontiguousarray(images))
     if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return images.pin_memory()
     return images.to(device)
@@ -105,13 +109,13 @@ def pretrain(method, images, cfg, folder, key=""):
     at = resume(method, optimiser, folder, key, n, device)
     while at["step"] < total:
         train_epoch(method, images, optimiser, cfg, folder, key, at, total, per_epoch)
+    with replacing(folder / "image_loss.npy") as path:
+        np.save(path, at["image_loss"].cpu().numpy())
     save_encoder(method.encoder, folder / "encoder.safetensors", key)
     rest = {name: t.detach().cpu().contiguous() for name, t in method.state_dict().items()
             if not name.startswith("encoder.")}
-    with replacing(folder / "method.safetensors") as path:
+    with replacing(folder / "method.safetensors") as path:  # the last file: with it the run is finished
         save_file(rest, path, metadata={"key": key})
-    with replacing(folder / "image_loss.npy") as path:
-        np.save(path, at["image_loss"].cpu().numpy())
     for name in ("last.pt", "prev.pt"):
         (folder / name).unlink(missing_ok=True)
     return pd.DataFrame(at["history"])
@@ -213,15 +217,14 @@ def resume(method, optimiser, folder, key, n, device):
         if not (folder / name).exists():
             continue
         try:
-            state = torch.load(folder / name, map_location=device, weights_only=True)
+            state = torch.load(folder / name, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a torn file raises; the older generation is tried, and said
             print(f"{folder / name} cannot be read ({type(error).__name__}); trying the checkpoint before it")
             continue
-        if state["key"] != key:
-            raise ValueError(f"{folder / name} belongs to key {state['key']}, not {key}; move it away to start afresh")
+        refuse_other_key(folder / name, state["key"], key)
         method.load_state_dict(state["method"])
         optimiser.load_state_dict(state["optimiser"])
-        return state["at"]
+        return {name: value.to(device) if torch.is_tensor(value) else value for name, value in state["at"].items()}
     return {"step": 0, "history": [], "loss_sum": torch.zeros((), device=device),
             "image_loss": torch.full((n,), float("nan"), device=device),
             "first_bad": torch.full((len(WATCHED),), -1, device=device)}
@@ -229,12 +232,17 @@ def resume(method, optimiser, folder, key, n, device):
 
 def restore(method, folder, key):
     """Load a finished run into the method; return the path of its history, or None when it is not finished."""
-    paths = [folder / name for name in ("encoder.safetensors", "method.safetensors", "history.csv")]
-    if not all(path.exists() for path in paths):
+    encoder, rest, history = (folder / name for name in ("encoder.safetensors", "method.safetensors", "history.csv"))
+    if not rest.exists():
         return None
-    encoder = load_encoder(paths[0])
-    method.encoder.backbone.load_state_dict(encoder.backbone.state_dict())
-    missing, extra = method.load_state_dict(load_file(paths[1]), strict=False)
-    if extra or [name for name in missing if not name.startswith("encoder.")]:
-        raise ValueError(f"{paths[1]} does not fit the method: {(extra + missing)[0]}")
-    return paths[2]
+    with safe_open(rest, framework="pt") as file:
+        refuse_other_key(rest, file.metadata()["key"], key)
+    load_strictly(method.encoder.backbone, load_file(encoder), encoder)
+    own = {name: t for name, t in method.state_dict().items() if name.startswith("encoder.")}
+    load_strictly(method, own | load_file(rest), rest)
+    return history
+
+
+def refuse_other_key(path, found, key):
+    if found != key:
+        raise ValueError(f"{path} belongs to key {found}, not {key}; move it away to start afresh")

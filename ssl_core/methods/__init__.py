@@ -3,9 +3,11 @@
 import torch
 
 from ssl_core.methods.base import Method, Step
+from ssl_core.methods.mae import MAE
 from ssl_core.methods.simclr import SimCLR
 
 METHODS = {
+    "mae": MAE,
     "simclr": SimCLR,
 }
 
