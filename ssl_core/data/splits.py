@@ -109,7 +109,7 @@ def single_labels(labels):
     """Labels as int64 (N,); several per image are refused."""
     labels = np.asarray(labels, np.int64)
     if labels.ndim != 1:
-        raise ValueError(f"labels {labels.shape}: an imbalance needs one label per image; make a binary view of one")
+        raise ValueError(f"labels {labels.shape}: one label per image is needed; make a binary view, or take natural")
     return labels
 
 
@@ -161,8 +161,7 @@ def balanced_split(labels, seed, per_class=None):
     there = class_counts(labels)
     n = int(min(there, default=0)) if per_class is None else per_class
     if n < 1:
-        empty = ", ".join(map(str, np.flatnonzero(there == 0))) or "every one"
-        raise ValueError(f"a balanced split of {n} images per class is empty (no image of class {empty})")
+        raise ValueError(f"a balanced split of {n} images per class is empty; the classes have {there.tolist()}")
     return draw(labels, [n] * len(there), np.arange(len(there)), seed, "balanced", 1.0, "a balanced split")
 
 
