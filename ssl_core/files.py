@@ -1,4 +1,4 @@
-"""Files: where things live, and writing them so that a kill or a full disk leaves the old file or the new one, never half."""
+"""Files: where things live, and writing them so that a kill or a full disk leaves the old or the new, never half."""
 
 import contextlib
 import errno
@@ -23,7 +23,8 @@ def root():
         if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
             return folder
     raise FileNotFoundError(
-        f"{here}: neither this folder nor one above holds params/ and notebooks/; change into the project or set SSL_CORE_ROOT"
+        f"{here}: neither this folder nor one above holds params/ and notebooks/; "
+        f"change into the project or set SSL_CORE_ROOT"
     )
 
 
@@ -61,8 +62,21 @@ def free_bytes(path):
 
 
 @contextlib.contextmanager
+def naming_full_disk(path):
+    """While `path` is written: an error about a full disk names the file, the free space and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise
+        free = size_text(free_bytes(Path(path).parent))
+        message = f"no room to write {path}: {free} free on its disk (or a quota is used up); free some and run again"
+        raise OSError(error.errno, message) from None
+
+
+@contextlib.contextmanager
 def replacing(path):
-    """Yield a temporary path beside `path` (same suffix) to write to; it takes the place of `path` when the block ends well.
+    """Yield a temporary path beside `path` (same suffix) to write to; it takes the place of `path` when all went well.
 
     Nobody ever sees half a file: the temporary one is synchronised to disk, then renamed over the old one in one step.
     """
@@ -70,16 +84,11 @@ def replacing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            free = size_text(free_bytes(path.parent))
-            message = f"no room to write {path}: {free} free on its disk (or a quota is used up); free some and run again"
-            raise OSError(error.errno, message) from None
-        raise
+        with naming_full_disk(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -41,7 +41,13 @@ def test_full_disk_names_file_and_free_space(tmp_path, monkeypatch):
 def test_json_takes_numpy_and_paths(tmp_path):
     value = {"n": np.int64(3), "x": np.float32(0.5), "v": np.arange(2), "p": Path("a") / "b", "ü": None}
     files.atomic_json(tmp_path / "run.json", value)
-    assert json.loads((tmp_path / "run.json").read_text("utf-8")) == {"n": 3, "x": 0.5, "v": [0, 1], "p": "a/b", "ü": None}
+    assert json.loads((tmp_path / "run.json").read_text("utf-8")) == {
+        "n": 3,
+        "x": 0.5,
+        "v": [0, 1],
+        "p": "a/b",
+        "ü": None,
+    }
     with pytest.raises(TypeError, match="object cannot be written"):
         files.atomic_json(tmp_path / "run.json", {"x": object()})
 

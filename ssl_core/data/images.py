@@ -1,7 +1,7 @@
 """ImageSet: images, labels, groups and official parts, in one frozen value that knows its own fingerprint."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ class ImageSet:
 
     images: uint8 (N, C, S, S), C 1 or 3, an array or a read-only memory map.
     labels: int64 (N,), or (N, L) for multilabel; -1 = no label.
-    groups: int64 (N,), positions in `group_names` (patient, slide, …); None = every image its own group (`grouped` False).
+    groups: int64 (N,), positions in `group_names` (patient, slide, …); None = every image its own (`grouped` False).
     part: str (N,), "train", "val", "test" or "" (no official split).
     paths: (N,) names of the images, relative to the data's folder or made up.
     table: what else is known of each image (other CSV columns, planted facts), a DataFrame of N rows or None.
@@ -66,10 +66,13 @@ class ImageSet:
         if self.labels.shape != ((n, top) if self.task == "multilabel" else (n,)):
             raise ValueError(f"{self.name}: labels are {self.labels.shape} for {n} images, {top} classes, {self.task}")
         if n and not -1 <= self.labels.min() <= self.labels.max() < (2 if self.task == "multilabel" else top):
-            raise ValueError(f"{self.name}: labels run from {self.labels.min()} to {self.labels.max()} for {top} classes")
+            low, high = self.labels.min(), self.labels.max()
+            raise ValueError(f"{self.name}: labels run from {low} to {high} for {top} classes")
         if not len(self.groups) == len(self.part) == len(self.paths) == n:
-            raise ValueError(f"{self.name}: {n} images, but {len(self.groups)} groups, {len(self.part)} parts, "
-                             f"{len(self.paths)} paths")
+            raise ValueError(
+                f"{self.name}: {n} images, but {len(self.groups)} groups, {len(self.part)} parts, "
+                f"{len(self.paths)} paths"
+            )
         if n and not 0 <= self.groups.min() <= self.groups.max() < len(self.group_names):
             raise ValueError(f"{self.name}: group numbers must point into the {len(self.group_names)} group names")
         if not set(self.part.tolist()) <= set(PARTS):
@@ -114,11 +117,13 @@ class ImageSet:
     def subset(self, positions):
         """The images at `positions`, in that order; group numbers keep their names. Copies pixels into memory."""
         positions = np.asarray(positions, np.int64)
-        data = ImageSet(
-            name=self.name, images=self.images[positions], labels=self.labels[positions], classes=self.classes,
-            groups=self.groups[positions], grouped=self.grouped, group_names=self.group_names,
-            part=self.part[positions], task=self.task, ordered=self.ordered, synthetic=self.synthetic,
-            paths=tuple(self.paths[i] for i in positions), card=self.card,
+        data = replace(
+            self,
+            images=self.images[positions],
+            labels=self.labels[positions],
+            groups=self.groups[positions],
+            part=self.part[positions],
+            paths=tuple(self.paths[i] for i in positions),
             table=None if self.table is None else self.table.iloc[positions].reset_index(drop=True),
         )
         return data.keep_hashes(self.hashes[positions]) if "hashes" in vars(self) else data
@@ -138,8 +143,12 @@ class ImageSet:
         """One row per image: path, label (name), group (name), part, then the columns of `table`."""
         import pandas as pd
 
-        columns = {"path": self.paths, "label": self.label_names(),
-                   "group": [self.group_names[g] for g in self.groups.tolist()], "part": self.part}
+        columns = {
+            "path": self.paths,
+            "label": self.label_names(),
+            "group": [self.group_names[g] for g in self.groups.tolist()],
+            "part": self.part,
+        }
         frame = pd.DataFrame(columns)
         if self.table is None:
             return frame

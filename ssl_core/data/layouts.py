@@ -1,6 +1,6 @@
-"""How data sets lie on disk. Each reader takes the data's folder and its card and lists the images with what is said of them.
+"""How data sets lie on disk: each reader takes the data's folder and card and lists the images with what is known.
 
-A `Listing` holds what the files say, in words: `cards.load` turns words into numbers.
+A `Listing` holds what the files say, in words; `cards.load` turns words into numbers.
 """
 
 import gzip
@@ -32,21 +32,27 @@ class Listing:
 
 def by_pattern(pattern, key, paths):
     """The named group `key` of a regular expression in each path; "" where that group is optional and absent."""
-    compiled = re.compile(pattern)
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{key}: {pattern!r} is not a regular expression: {error}") from None
     if key not in compiled.groupindex:
         raise ValueError(f"{key}: the pattern {pattern!r} has no group named (?P<{key}>…)")
     found = [compiled.search(path) for path in paths]
     missed = [path for path, match in zip(paths, found) if match is None]
     if missed:
-        raise ValueError(f"{key}: the pattern {pattern!r} fits {len(paths) - len(missed)} of {len(paths)} paths; "
-                         f"the first it misses is {missed[0]}")
+        raise ValueError(
+            f"{key}: the pattern {pattern!r} fits {len(paths) - len(missed)} of {len(paths)} paths; "
+            f"the first it misses is {missed[0]}"
+        )
     return [match[key] or "" for match in found]
 
 
 def list_folder(folder, card):
     """Class folders `[train|val|test/]CLASS/…/image`, images without a label in `unlabelled/` or in no class folder."""
     files = sorted(
-        path.relative_to(folder).as_posix() for path in folder.glob(card.files)
+        path.relative_to(folder).as_posix()
+        for path in folder.glob(card.files)
         if path.suffix.lower() in SUFFIXES and path.is_file()
     )
     files = [f for f in files if not any(piece.startswith((".", "__MACOSX")) for piece in f.split("/"))]
@@ -74,8 +80,9 @@ def list_csv(folder, card):
     source = folder / card.file
     if not source.is_file():
         raise FileNotFoundError(f"file: there is no {card.file or 'CSV'} in {folder}")
-    table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-                        sep="\t" if source.suffix == ".tsv" else ",")
+    table = pd.read_csv(
+        source, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep="\t" if source.suffix == ".tsv" else ","
+    )
     table = table.apply(lambda column: column.str.strip())
 
     def column(key, name):
@@ -84,9 +91,9 @@ def list_csv(folder, card):
         return table[name].tolist()
 
     if "{" in card.path:  # such as "{image_id}.jpg"
-        for name in re.findall(r"{(\w+)}", card.path):
+        for name in re.findall(r"{([^}]+)}", card.path):
             column("path", name)
-        paths = [re.sub(r"{(\w+)}", lambda m: row[m[1]], card.path) for row in table.to_dict("records")]
+        paths = [card.path.format_map(row) for row in table.to_dict("records")]
     else:
         paths = column("path", card.path)
     paths = [path.replace("\\", "/") for path in paths]
@@ -99,10 +106,10 @@ def list_csv(folder, card):
     order = np.argsort(np.array(paths, object), kind="stable")
     table, paths = table.iloc[order].reset_index(drop=True), [paths[i] for i in order]
 
-    def words(key, rule, default):
+    def words(key, rule):
         if "(?P<" in rule:
             return by_pattern(rule, key, paths)
-        return column(key, rule) if rule or default in table else None
+        return column(key, rule or key) if rule or key in table else None
 
     if isinstance(card.label, list):
         values = {"": -1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
@@ -112,14 +119,13 @@ def list_csv(folder, card):
                 raise ValueError(f"label: {odd[0]!r} in column {name!r} of {card.file}; allowed are 0, 1 and empty")
         labels = np.array([[values[v] for v in column("label", name)] for name in card.label], np.int64).T
     else:
-        labels = words("label", card.label or ("label" if "label" in table else ""), "label") or [""] * len(paths)
-    groups = words("group", card.group or ("group" if "group" in table else ""), "group")
-    parts = words("split", card.split or ("split" if "split" in table else ""), "split") or [""] * len(paths)
-    return Listing(paths, labels, groups, parts, table=table)
+        labels = words("label", card.label) or [""] * len(paths)
+    parts = words("split", card.split) or [""] * len(paths)
+    return Listing(paths, labels, words("group", card.group), parts, table=table)
 
 
 def list_npz(folder, card):
-    """Arrays `train_images`, `train_labels`, `val_…`, `test_…`: images (n, H, W[, 3]), labels (n,), (n, 1) or (n, L)."""
+    """Arrays `train_images`, `train_labels`, `val_…`, `test_…`: images (n, H, W[, 3]), labels (n,), (n, 1), (n, L)."""
     source = folder / card.file
     if not source.is_file():
         raise FileNotFoundError(f"file: there is no {card.file or 'npz'} in {folder}")
@@ -127,18 +133,23 @@ def list_npz(folder, card):
         arrays = {name: arrays[name] for name in arrays.files}
     pieces = [part for part in PARTS if f"{part}_images" in arrays]
     if not pieces:
-        raise ValueError(f"file: {card.file} holds {', '.join(arrays)}; expected train_images, train_labels, val_…, test_…")
-    return from_arrays([
-        (part, arrays[f"{part}_images"], arrays.get(f"{part}_labels"), arrays.get(f"{part}_groups")) for part in pieces
-    ])
+        raise ValueError(f"file: {card.file} holds {', '.join(arrays)}; expected train_images, train_labels, test_…")
+    return from_arrays(
+        [
+            (part, arrays[f"{part}_images"], arrays.get(f"{part}_labels"), arrays.get(f"{part}_groups"))
+            for part in pieces
+        ]
+    )
 
 
 def list_idx(folder, card):
     """The four idx files of the MNIST family, packed with gzip or not."""
-    return from_arrays([
-        (part, read_idx(folder, prefix, "images"), read_idx(folder, prefix, "labels"), None)
-        for part, prefix in (("train", "train"), ("test", "t10k"))
-    ])
+    return from_arrays(
+        [
+            (part, read_idx(folder, prefix, "images"), read_idx(folder, prefix, "labels"), None)
+            for part, prefix in (("train", "train"), ("test", "t10k"))
+        ]
+    )
 
 
 def from_arrays(pieces):
@@ -146,8 +157,8 @@ def from_arrays(pieces):
     paths = [f"{part}/{i:06d}" for part, images, _, _ in pieces for i in range(len(images))]
     parts = [part for part, images, _, _ in pieces for _ in range(len(images))]
     images = np.concatenate([images for _, images, _, _ in pieces])
-    labels = [np.full((len(x), 1), -1) if y is None else np.asarray(y, np.int64).reshape(len(x), -1) for _, x, y, _ in pieces]
-    labels = np.concatenate(labels)
+    labels = [np.full(len(x), -1) if y is None else np.asarray(y, np.int64) for _, x, y, _ in pieces]
+    labels = np.concatenate([y.reshape(len(y), -1) for y in labels])
     if labels.shape[1] == 1:
         labels = [str(y) if y >= 0 else "" for y in labels[:, 0].tolist()]
     groups = [str(g) for _, _, _, group in pieces if group is not None for g in group.tolist()]

@@ -4,7 +4,6 @@ Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), MIT licence, co
 The first 600 images of each class of the training file and the first 200 of each class of the test file, in file order.
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def first_of_each_class(labels, n):
     return np.sort(np.concatenate([np.flatnonzero(labels == c)[:n] for c in np.unique(labels)]))
 
 
-def main(folder, target=Path(__file__).with_name("fashion.npz")):
+def main(folder, target):
     arrays = {}
     for part, prefix, n in (("train", "train", 600), ("test", "t10k", 200)):
         images, labels = read_idx(folder, prefix, "images", SHA256), read_idx(folder, prefix, "labels", SHA256)
@@ -35,4 +34,4 @@ def main(folder, target=Path(__file__).with_name("fashion.npz")):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(__file__).with_name("fashion.npz"))

@@ -1,4 +1,4 @@
-"""One image file → uint8 (C, S, S): bit depth, colour and geometry."""
+"""One image → uint8 (C, S, S): bit depth, colour and geometry."""
 
 from pathlib import Path
 
@@ -41,6 +41,21 @@ def fit(image, channels, size, geometry):
         image = image.resize(square, Image.Resampling.BICUBIC)
     array = np.asarray(image)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def arrange(images, card, size):
+    """uint8 arrays (N, H, W[, 3]) → (N, C, S, S) by the card's geometry; size 0 takes them as they are."""
+    if images.dtype != np.uint8 or not (images.ndim == 3 or images.ndim == 4 and images.shape[3] in (1, 3)):
+        raise ValueError(f"images are {images.dtype} {images.shape}; they must be uint8 (N, H, W) or (N, H, W, 3)")
+    images = images[..., None] if images.ndim == 3 else images
+    n, height, width, depth = images.shape
+    size, channels = size or min(height, width), card.channels or depth
+    if (height, width, depth) == (size, size, channels):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    out = np.empty((n, channels, size, size), np.uint8)
+    for i, image in enumerate(images):
+        out[i] = fit(Image.fromarray(image[..., 0] if depth == 1 else image), channels, size, card.geometry)
+    return out
 
 
 def read_dicom(path, window):
