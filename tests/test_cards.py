@@ -211,7 +211,7 @@ def test_csv_one_column_per_label(tmp_path):
     (("HSIL/s01_0.png", "/data/s01_0.png"), {}, "path: '/data/s01_0.png' in line 2 of images.csv; write paths"),
     ((",HSIL,s01,train,41", ",HSIL,,train,41"), {}, "group: 1 images have none, the first is HSIL/s01_1.png"),
     ((",train,41", ",fold1,41"), {}, "split: 'fold1' is none of train, val, test and empty"),
-    (None, {"label": ["label"], "task": "multilabel"}, "label: 'HSIL' in column 'label' of images.csv; allowed are 0, 1"),
+    (None, {"label": ["label"], "task": "multilabel"}, "label: 'HSIL' in column 'label' of images.csv; allowed are 0"),
 ])  # fmt: skip
 def test_a_wrong_csv_is_told_with_column_and_line(tmp_path, change, values, message):
     rows = rows_of_csv()

@@ -15,7 +15,8 @@ def small(**changes):
     rng = np.random.default_rng(0)
     values = {
         "name": "small", "images": rng.integers(0, 256, (6, 1, 8, 8), np.uint8),
-        "labels": np.array([0, 1, -1, 1, 0, 1]), "classes": ("a", "b"), "groups": np.array([0, 0, 1, 1, 2, 2]), "group_names": ("x", "y", "z"),
+        "labels": np.array([0, 1, -1, 1, 0, 1]), "classes": ("a", "b"),
+        "groups": np.array([0, 0, 1, 1, 2, 2]), "group_names": ("x", "y", "z"),
         "part": np.array(["train"] * 4 + ["test"] * 2), "table": pd.DataFrame({"age": range(6)}),
     }  # fmt: skip
     return ImageSet(**(values | changes))

@@ -89,6 +89,10 @@ class Card(Values):
             raise ValueError(f"file: a {self.kind} card must name it")
         return self
 
+    def facts(self):
+        """What the card says, for the records of a run: all but where the data lie on this machine."""
+        return self.model_dump(exclude={"root"}, exclude_defaults=True)
+
 
 def card_names():
     """The data sets that have a card, sorted."""
@@ -178,7 +182,7 @@ def load(name_or_path, size=None):
         ordered=card.ordered,
         synthetic=card.synthetic,
         paths=tuple(p for p, k in zip(listing.paths, keep) if k),
-        card=card.model_dump(exclude_defaults=True),
+        card=card.facts(),
         table=None if listing.table is None else listing.table[keep].reset_index(drop=True),
     )
     return data if hashes is None else data.keep_hashes(hashes)
@@ -196,7 +200,7 @@ def load_cells(card, name, size):
         raise ConfigError(f"{name}: cells: {wrong}; allowed are {', '.join(allowed)}, and n must be given")
     code = [files.sha256_file(module.__file__) for module in (cells, cell_drawing)]
     data = store.kept(name, repr((sorted(arguments.items()), code)), lambda: cells.make_cells(**arguments))
-    return dataclasses.replace(data, name=name, card=card.model_dump(exclude_defaults=True)).keep_hashes(data.hashes)
+    return dataclasses.replace(data, name=name, card=card.facts()).keep_hashes(data.hashes)
 
 
 def report_bad(name, bad, labels, classes, card):
