@@ -25,7 +25,7 @@ SAVE_EVERY = 300  # seconds between two checkpoints inside an epoch
 
 
 def use_device(device="auto", threads=1):
-    """The torch device for a run: "auto" takes CUDA, then Apple's MPS, then the CPU. Sets the CPU threads of this job."""
+    """The torch device for a run: "auto" takes CUDA, then Apple's MPS, then the CPU. Sets this job's CPU threads."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -154,7 +154,9 @@ def train_epoch(method, images, optimiser, cfg, folder, key, at, total, per_epoc
         at["step"] += 1
         at["loss_sum"] += loss.detach()
         at["image_loss"][index] = step.loss.detach().to(at["image_loss"].dtype)
-        watch(at["first_bad"], (views[0], step.feats[0].h, step.z[0] if step.z else step.feats[0].h, step.loss), at["step"])
+        h = step.feats[0].h
+        z = step.z[0] if step.z else h
+        watch(at["first_bad"], (views[0], h, z, step.loss), at["step"])
         seen += len(index)
         if at["step"] % CHECK_EVERY == 0 or at["step"] == total:
             stop_if_bad(at["first_bad"], method, per_epoch)
@@ -168,9 +170,8 @@ def train_epoch(method, images, optimiser, cfg, folder, key, at, total, per_epoc
             saved = time.monotonic()
     stop_if_bad(at["first_bad"], method, per_epoch)
     steps = at["step"] - epoch * per_epoch
-    z = step.z[0] if step.z else step.feats[0].h
     at["history"].append({"epoch": epoch + 1, "step": at["step"], "loss": float(at["loss_sum"]) / steps, "lr": lr,
-                          "spread": float(spread(z)), "effective_rank": float(effective_rank(step.feats[0].h)),
+                          "spread": float(spread(z)), "effective_rank": float(effective_rank(h)),
                           "images_per_s": seen / (time.perf_counter() - started)})
     at["loss_sum"] = torch.zeros((), device=device)
     atomic_write(folder / "history.csv", pd.DataFrame(at["history"]).to_csv(index=False, lineterminator="\n"))

@@ -21,7 +21,8 @@ def build(name, encoder, augment, n=0, seed=0, **method_args):
         try:
             return METHODS[name](encoder, augment, n, **method_args)
         except TypeError as error:
-            raise ValueError(f"method {name!r}: {str(error).split('() ')[-1]}; see ssl_core/methods/{name}.py") from None
+            problem = str(error).split("() ")[-1]
+            raise ValueError(f"method {name!r}: {problem}; see ssl_core/methods/{name}.py") from None
 
 
 __all__ = ["METHODS", "Method", "Step", "build"]

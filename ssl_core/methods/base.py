@@ -20,7 +20,8 @@ class Method(nn.Module):
 
     `forward` reads state and writes none (BatchNorm's running statistics are the one exception); what a method keeps
     between steps it writes in `update`, after the optimiser's step. What `begin_epoch` derives it keeps in buffers, so
-    that a run resumed inside an epoch finds it in the checkpoint. `n` is the number of images, for methods that remember them.
+    that a run resumed inside an epoch finds it in the checkpoint. `n` is the number of images, for methods that
+    remember each.
     """
 
     def __init__(self, encoder, augment, n=0):
