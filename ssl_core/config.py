@@ -5,7 +5,7 @@ The three run configurations have no defaults: their defaults are the parameters
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,15 @@ MACHINE = ("study", "arm", "device", "threads")  # where and under which name a 
 
 class ConfigError(ValueError):
     """A value that a study or a parameters cell may not have; the message is one line."""
+
+
+class Cell(NamedTuple):
+    """One evaluated point of a job: `source` is "encoder" or the name of a floor."""
+
+    id: str
+    source: str
+    protocol: str
+    budget: float
 
 
 class Values(BaseModel):
@@ -120,6 +129,15 @@ class ProbeConfig(RunConfig):
     class_weight: Literal["none", "balanced"]
     resamples: Annotated[int, Field(ge=100)]
 
+    def cells(self) -> list[Cell]:
+        """What this job evaluates: protocols × budgets of the encoder, or of each floor."""
+        frozen = [p for p in self.protocols if p != "finetune"]
+        protocols = {"majority": ["none"], "colour": ["linear"], "pixels": ["linear"]}
+        sources = ["encoder"] if self.run else [f for f in self.floors if not f.startswith("supervised")]
+        return [Cell(("" if self.run else f"{source}.") + f"{protocol}-b{budget:g}-s{self.budget_seed}", source,
+                     protocol, budget)
+                for source in sources for protocol in protocols.get(source, frozen) for budget in self.budgets]
+
 
 class FinetuneConfig(RunConfig):
     """All cells of one encoder trained with labels: the parameters of `30_finetune`."""
@@ -144,6 +162,11 @@ class FinetuneConfig(RunConfig):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     precision: Literal["auto", "fp32", "bf16"]
     resamples: Annotated[int, Field(ge=100)]
+
+    def cells(self) -> list[Cell]:
+        """What this job evaluates: one fine-tuning per budget."""
+        return [Cell(f"finetune-b{budget:g}-s{self.budget_seed}", "encoder", "finetune", budget)
+                for budget in self.budgets]
 
 
 # --- a study: arms × splits × seeds -----------------------------------------------------------------------------------

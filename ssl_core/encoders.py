@@ -118,6 +118,13 @@ def build_encoder(cfg, seed, mean=None, std=None, taps=()):
         return Encoder(cfg.encoder, cfg.encoder_args, cfg.stem, cfg.image_size, cfg.normalisation, mean, std, taps)
 
 
+def pixel_statistics(images):
+    """Mean and standard deviation per channel, in [0, 1], as three numbers each. images: (N, C, S, S) uint8, C 1 or 3."""
+    per_channel = images.reshape(len(images), images.shape[1], -1).astype("float64") / 255
+    repeat = 3 // images.shape[1]
+    return tuple(per_channel.mean((0, 2)).tolist() * repeat), tuple(per_channel.std((0, 2)).tolist() * repeat)
+
+
 def save_encoder(encoder, path, key=""):
     """Write weights and, in the header, all that rebuilds the network; the file replaces an older one at once."""
     header = {"encoder": json.dumps(encoder.spec), "key": key, "use": "research only"}

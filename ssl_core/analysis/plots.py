@@ -1,0 +1,215 @@
+"""Figures: each a function of arrays or a tidy frame that returns its axes; nothing here computes a result."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from scipy import stats
+
+from ssl_core.files import replacing
+
+COLUMN, PAGE = 3.5, 7.0  # inches: one and two columns of a paper
+PALETTE = sns.color_palette("colorblind")
+COLOURS = {"simclr": PALETTE[0], "mae": PALETTE[1], "random": PALETTE[7], "pixels": PALETTE[5], "colour": PALETTE[6],
+           "majority": "0.6", "supervised": PALETTE[2], "supervised_weighted": PALETTE[8], "imagenet": PALETTE[4]}
+MARKERS = {"simclr": "o", "mae": "s", "random": "v", "pixels": "P", "colour": "X", "majority": "_", "supervised": "D",
+           "supervised_weighted": "d", "imagenet": "^"}
+GROUPS = {"many": PALETTE[0], "medium": PALETTE[8], "few": PALETTE[3]}
+WORDS = {"simclr": "SimCLR", "mae": "MAE", "random": "same network, untrained", "pixels": "raw pixels",
+         "colour": "grey-level histogram", "majority": "majority class", "supervised": "supervised",
+         "supervised_weighted": "supervised, class-weighted", "imagenet": "ImageNet", "linear": "linear probe",
+         "knn": "kNN", "finetune": "fine-tuned", "balanced_accuracy": "balanced accuracy"}
+
+
+def use_style():
+    """Set the house style; called once by every notebook."""
+    plt.style.use(Path(__file__).with_name("paper.mplstyle"))
+
+
+def words(name):
+    """How a figure writes a name of the tables."""
+    return WORDS.get(name, str(name).replace("_", " "))
+
+
+def axes(ax, width=COLUMN, height=2.3):
+    return ax if ax is not None else plt.subplots(figsize=(width, height))[1]
+
+
+def save_figure(fig, folder, name, data, caption):
+    """Write NAME.pdf, NAME.png, the CSV that was drawn and the caption into `folder`; files carry no date."""
+    folder = Path(folder)
+    with replacing(folder / f"{name}.pdf") as path:
+        fig.savefig(path, metadata={"CreationDate": None})
+    with replacing(folder / f"{name}.png") as path:
+        fig.savefig(path, metadata={"Software": None})
+    with replacing(folder / f"{name}.csv") as path:
+        data.to_csv(path, index=False, lineterminator="\n")
+    with replacing(folder / f"{name}.txt") as path:
+        path.write_text(caption + "\n", encoding="utf-8")
+
+
+# --- images and views -------------------------------------------------------------------------------------------------
+
+def show_image(ax, image):
+    """image: (C, H, W), uint8 or float in [0, 1]."""
+    image = np.asarray(image)
+    ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+    ax.set_axis_off()
+
+
+def show_images(images, labels, classes, per_class=8, seed=0):
+    """A row of images for each class. images: (N, C, H, W) uint8; labels: (N,)."""
+    rng = np.random.default_rng(seed)
+    fig, grid = plt.subplots(len(classes), per_class, figsize=(PAGE * per_class / 12, PAGE * len(classes) / 12),
+                             squeeze=False)
+    for c, row in enumerate(grid):
+        found = np.flatnonzero(labels == c)
+        chosen = rng.permutation(found)[:per_class]
+        for ax in row:
+            ax.set_axis_off()
+        for ax, i in zip(row, chosen):
+            show_image(ax, images[i])
+        row[0].set_title(f"{classes[c]} ({len(found):,})", fontsize=7)
+    return grid
+
+
+def show_views(images, augment, rows=4, views=6, seed=0):
+    """`rows` images, each followed by `views` draws of the augmentation. images: (N, C, H, W) uint8."""
+    chosen = np.random.default_rng(seed).choice(len(images), rows, replace=False)
+    batch = torch.from_numpy(np.ascontiguousarray(images[chosen]))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [augment(batch, generator).numpy() for _ in range(views)]
+    fig, grid = plt.subplots(rows, views + 1, figsize=(PAGE * 0.75, PAGE * 0.75 * rows / (views + 1)))
+    for r, row in enumerate(grid):
+        show_image(row[0], images[chosen[r]])
+        for v in range(views):
+            show_image(row[v + 1], drawn[v][r])
+    grid[0, 0].set_title("image")
+    grid[0, 1].set_title("views")
+    return grid
+
+
+def plot_counts(split, classes, available, ax=None):
+    """Images of each class in the split, head first, over what the pool holds. available: (C,) counts."""
+    ax = axes(ax)
+    at = np.arange(len(classes))
+    ax.bar(at, np.asarray(available)[split.order], color="0.9", label="in the data set")
+    ax.bar(at, split.counts[split.order], color=PALETTE[0], label="in this split")
+    ax.set_xticks(at, [classes[c] for c in split.order], rotation=40, ha="right", rotation_mode="anchor")
+    ax.set(ylabel="images", title=f"{int(split.counts.sum()):,} images, largest class {split.counts.max():,}, "
+                                  f"smallest {split.counts.min():,}")
+    ax.legend()
+    return ax
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+def plot_history(history):
+    """Loss, spread of embeddings and effective rank by step, side by side."""
+    fig, panels = plt.subplots(1, 3, figsize=(PAGE, 1.9))
+    for ax, (column, title) in zip(panels, (("loss", "loss"), ("spread", "spread of z (0 = collapsed)"),
+                                            ("effective_rank", "effective rank of h"))):
+        ax.plot(history.step, history[column], marker="o" if len(history) < 30 else None, color=PALETTE[0])
+        ax.set(title=title, xlabel="step")
+    panels[1].set_ylim(0, max(1.05, history.spread.max() * 1.05))
+    panels[2].set_ylim(0, None)
+    return panels
+
+
+def plot_image_loss(image_loss, split, classes, ax=None):
+    """The last loss of each image, a box for each class from head to tail. image_loss: (n,) in the split's order."""
+    ax = axes(ax, PAGE * 0.75)
+    per_class = [image_loss[(split.labels == c) & np.isfinite(image_loss)] for c in split.order]
+    ax.boxplot(per_class, widths=0.6, showfliers=False, medianprops={"color": PALETTE[3], "linewidth": 1.5})
+    ax.set_xticks(np.arange(1, len(classes) + 1), [f"{classes[c]}\n{split.counts[c]:,}" for c in split.order],
+                  fontsize=6.5)
+    ax.set(ylabel="loss of an image", title="last loss by class, most frequent first (box: quartiles)")
+    return ax
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+def condition(row):
+    """How a figure names the images that an arm was pretrained on."""
+    if row.method in ("majority", "colour", "pixels", "random", "imagenet", "supervised", "supervised_weighted"):
+        return ""
+    if row.split_kind == "natural":
+        return "natural"
+    text = "balanced" if row.ratio == 1 else f"1:{row.ratio:g}"
+    return {"none": text, "same_n": f"balanced, as few as 1:{row.ratio:g}",
+            "same_head": f"balanced, head of 1:{row.ratio:g}"}[row.twin]
+
+
+def t_interval(values):
+    """Half-width of Student's 95 % interval of a mean; NaN for fewer than two values."""
+    values = np.asarray(values, float)
+    n = len(values)
+    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+
+
+def mean_over_splits(rows, by):
+    """rows of one metric → one row per `by`: mean, half-width of the interval over splits, n."""
+    grouped = rows.groupby(by, dropna=False, sort=False).value
+    return grouped.agg(mean="mean", half=t_interval, n="count").reset_index()
+
+
+def dodge(ax, drawn, series, x, offset_by=0.09):
+    """One dodged point with its interval for each series at each place of a categorical x-axis."""
+    places = list(dict.fromkeys(drawn[x]))
+    names = list(dict.fromkeys(drawn[series]))
+    for i, name in enumerate(names):
+        rows = drawn[drawn[series] == name]
+        first = rows.iloc[0]
+        at = np.array([places.index(v) for v in rows[x]]) + (i - (len(names) - 1) / 2) * offset_by
+        hollow = {"markerfacecolor": "white"} if first.get("hollow", False) else {}
+        ax.errorbar(at, rows["mean"], yerr=rows.half, color=COLOURS.get(first.method, "0.2"), label=name,
+                    marker=MARKERS.get(first.method, "o"), linestyle="-" if len(places) > 1 else "",
+                    elinewidth=0.9, capsize=1.5, alpha=0.95, linewidth=0.9, **hollow)
+    ax.set_xticks(range(len(places)), places)
+    return ax
+
+
+def plot_budgets(drawn, metric="balanced_accuracy"):
+    """A panel per protocol: mean of a metric against the label budget, one series per arm and condition.
+
+    drawn: columns protocol, budget, series, method, hollow, mean, half, n.
+    """
+    protocols = list(dict.fromkeys(drawn.protocol))
+    fig, panels = plt.subplots(1, len(protocols), figsize=(PAGE, 3.1), sharey=True, squeeze=False)
+    for ax, protocol in zip(panels[0], protocols):
+        rows = drawn[drawn.protocol == protocol].sort_values("budget", kind="stable")
+        dodge(ax, rows.assign(labels=[f"{100 * b:g} %" for b in rows.budget]), "series", "labels")
+        ax.set(title=words(protocol), xlabel="labels used by the probe")
+    panels[0, 0].set_ylabel(words(metric))
+    handles = {label: h for ax in panels[0] for h, label in zip(*ax.get_legend_handles_labels())}
+    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
+    return panels[0]
+
+
+def plot_contrasts(summary, label="budget", xlabel="percentage points", ax=None):
+    """Effects with their intervals, one line each, about a zero line. summary: effect, low, high and a label column."""
+    ax = axes(ax, COLUMN, 0.6 + 0.26 * len(summary))
+    at = np.arange(len(summary))[::-1]
+    colours = [PALETTE[0] if low > 0 else PALETTE[3] if high < 0 else "0.45"
+               for low, high in zip(summary.low, summary.high)]
+    ax.hlines(at, 100 * summary.low, 100 * summary.high, colors=colours, linewidth=1.6)
+    ax.scatter(100 * summary.effect, at, c=colours, s=20, zorder=3)
+    ax.axvline(0, color="0.2", linewidth=0.8)
+    ax.set_yticks(at, summary[label])
+    ax.set(xlabel=xlabel, ylim=(-0.7, len(summary) - 0.3))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_frequency(drawn, ax=None):
+    """Recall of many, medium and few classes, one series per condition. drawn: group, series, method, mean, half."""
+    ax = axes(ax, COLUMN, 2.6)
+    dodge(ax, drawn, "series", "group", offset_by=0.16)
+    for line in ax.lines:
+        line.set_linestyle("")
+    ax.set(ylabel="recall", xlabel="classes by their frequency in the 1:ρ split")
+    ax.legend(loc="best")
+    return ax

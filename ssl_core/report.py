@@ -1,0 +1,68 @@
+"""The page of a study: it only gathers what executed notebooks put out, and computes nothing.
+
+A cell of `40_compare` tagged `page-NAME` gives its outputs to the section NAME; every executed report becomes a plain
+HTML file beside it, so that the grid's links open in a browser without a server or a network.
+"""
+
+import html
+import os
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
+
+from ssl_core.files import atomic_write, outputs
+
+SECTIONS = {"answer": "", "look": "Worth a look", "grid": "Every cell, one click from its notebook", "about": "How this was made"}
+STYLE = (Path(__file__).parent / "analysis" / "page.css")
+
+
+def build(study):
+    """Write outputs/<study>/index.html from the executed 40_compare, and report.html beside each report.ipynb → its path."""
+    folder = outputs() / study
+    compare = folder / "40_compare.ipynb"
+    if not compare.exists():
+        raise FileNotFoundError(f"{compare}: the comparison was not executed; run the study first")
+    for report in [compare, *folder.glob("runs/*/*/report.ipynb"), *folder.glob("runs/*/*/failed.ipynb")]:
+        page = report.with_suffix(".html")
+        if not page.exists() or page.stat().st_mtime < report.stat().st_mtime:
+            write_notebook_page(report, page, home=os.path.relpath(folder / "index.html", page.parent))
+    notebook = nbformat.read(compare, as_version=4)
+    title = next((c.source.lstrip("# ").split("\n")[0] for c in notebook.cells if c.cell_type == "markdown"), study)
+    parts = []
+    for name, heading in SECTIONS.items():
+        cells = [c for c in notebook.cells if f"page-{name}" in c.metadata.get("tags", [])]
+        if cells:
+            body = render(cells, inputs=False)
+            parts.append(f'<section id="{name}">{f"<h2>{heading}</h2>" if heading else ""}{body}</section>')
+    parts.append('<footer>Every number and figure above is an output of <a href="40_compare.html">40_compare</a>, '
+                 'executed from what the runs left in this folder.</footer>')
+    atomic_write(folder / "index.html", shell(f"{study}: {title}", "\n".join(parts), "page"))
+    return folder / "index.html"
+
+
+def write_notebook_page(report, page, home):
+    """An executed notebook as one HTML file that needs nothing else."""
+    notebook = nbformat.read(report, as_version=4)
+    cells = [c for c in notebook.cells if c.get("source") or c.get("outputs")]
+    link = f'<nav><a href="{html.escape(home)}">all cells</a> · {html.escape(report.parent.name)}</nav>'
+    atomic_write(page, shell(report.parent.name, link + render(cells, inputs=True), "notebook"))
+
+
+def render(cells, inputs):
+    """Cells as an HTML fragment: Markdown, code where `inputs`, outputs with images embedded."""
+    exporter = HTMLExporter(template_name="basic", embed_images=True, exclude_input=not inputs,
+                            exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True,
+                            config=Config({"HighlightMagicsPreprocessor": {"enabled": False}}))
+    body, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells))
+    return body
+
+
+def shell(title, body, kind):
+    colours = HtmlFormatter(style="default").get_style_defs(".highlight")
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
+            f"<style>{STYLE.read_text(encoding='utf-8')}\n{colours}</style></head>\n"
+            f'<body class="{kind}"><main>{body}</main></body></html>\n')
