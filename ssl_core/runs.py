@@ -253,7 +253,7 @@ def collect(jobs):
             if agree(job.folder, cell_files(job.folder, cell.id)):
                 table = read_text(job.folder / "cells" / f"{cell.id}.csv")
                 if cell.source == "encoder":
-                    table["arm"] = job.params["arm"]
+                    table["arm"] = job.cfg.arm
                 if job.older:
                     table["status"] = "older code"
                 tables.append(table)

@@ -1,0 +1,243 @@
+"""What a study multiplies out to, and that exactly what depends on a change is to run again."""
+
+import time
+
+import pytest
+from toy_project import edit, make_project
+
+from ssl_core import keys, nb, plan
+from ssl_core.config import ConfigError, Study
+from ssl_core.files import atomic_json, atomic_write
+from ssl_core.runs import collect, read_run
+from ssl_core.states import DONE, STALE, TO_RUN
+
+STUDY = {
+    "name": "toy", "question": "Does it run?", "data": {"dataset": "toy"},
+    "splits": {"kind": "long_tail", "ratios": [1, 10], "draw_seeds": [0, 1], "twins": ["same_n"]},
+    "arms": [{"name": "simclr", "method": "simclr"}, {"name": "mae", "method": "mae", "ratios": [10], "epochs": 1}],
+    "evaluate": {"protocols": ["linear", "knn"], "budgets": [0.5, 1.0]}, "floors": ["majority", "random", "supervised"],
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    make_project(tmp_path)
+    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
+    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "ssl_core")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    return tmp_path
+
+
+def study(**changes):
+    return Study(**STUDY | changes)
+
+
+def planned(older_code=False, **changes):
+    return plan.make_plan(study(**changes), older_code)
+
+
+def execute(job, project):
+    """What papermill and nb do, in this process."""
+    (job.folder / "done.json").unlink(missing_ok=True)
+    notebook = plan.notebook_of(job.stage)
+    names = nb.parameters_of(notebook) | job.params
+    for source, tags in list(nb.cells_of(notebook))[1:]:
+        if "parameters" not in tags:
+            exec(source, names)
+    atomic_write(job.folder / "report.ipynb", "{}")
+    atomic_json(job.folder / "run.json", read_run(job.folder) | {"report": nb.stamp(notebook)})
+
+
+def run(project, **changes):
+    """Execute what is to run; return what was computed: pretrainings by name, and cells."""
+    log = project / "log.txt"
+    log.unlink(missing_ok=True)
+    for job in planned(**changes).to_run:
+        execute(job, project)
+    assert not planned(**changes).to_run
+    return sorted(log.read_text().split()) if log.exists() else []
+
+
+def states(made):
+    return {f"{job.stage}/{job.name}": job.state for job in made.jobs}
+
+
+def to_run(made):
+    return {name for name, state in states(made).items() if state == TO_RUN}
+
+
+def why(made, name):
+    return next(job.why for job in made.jobs if f"{job.stage}/{job.name}" == name)
+
+
+def test_arms_times_splits_times_seeds_and_nothing_else(project):
+    made = planned(seeds=[0, 1])
+    count = {stage: sum(job.stage == stage for job in made.jobs) for stage in plan.NOTEBOOKS}
+    # simclr: ratio 1, 10 and the twin of 10; mae: 10 and its twin; 2 draws, 2 seeds
+    assert count["pretrain"] == (3 + 2) * 2 * 2
+    assert count["probe"] == count["pretrain"] + 2 * 2  # floors: one job a draw and seed, none per ratio
+    assert count["finetune"] == 2 * 2  # supervised
+    floors = {job.name: [cell.id for cell in job.cells] for job in made.jobs if job.name.startswith("floors")}
+    assert floors["floors-toy-d0-s0"] == ["majority.none-b0.5-s0", "majority.none-b1-s0", "random.linear-b0.5-s0",
+                                          "random.linear-b1-s0", "random.knn-b0.5-s0", "random.knn-b1-s0"]
+    assert all(name.startswith("random") for name in floors["floors-toy-d0-s1"])
+    assert made.cells_in_all == 20 * 4 + 2 * 6 + 2 * 4 + 4 * 2 and made.cells_there == 0
+    positions = {job.folder: i for i, job in enumerate(made.jobs)}
+    assert all(positions[need.folder] < positions[job.folder] for job in made.jobs for need in job.needs)
+
+
+def test_what_a_study_gives_reaches_the_job_and_the_rest_is_the_notebook_s(project):
+    made = planned(evaluate=STUDY["evaluate"] | {"protocols": ["finetune", "linear"], "finetune": {"lr": 0.02}})
+    job = {f"{job.stage}/{job.name}": job for job in made.jobs}
+    assert job["pretrain/mae-toy-lt10-d1o1-s0"].params == {
+        "study": "toy", "arm": "mae", "draw_seed": 1, "order_seed": 1, "method": "mae", "epochs": 1, "device": "auto"}
+    assert job["finetune/simclr-toy-lt10.same_n-d0o0-s0"].cfg.lr == 0.02
+    assert job["finetune/supervised-toy-d0-s0"].cfg.run == ""
+    assert job["probe/mae-toy-lt10-d0o0-s0"].cfg.run == plan.shown(job["pretrain/mae-toy-lt10-d0o0-s0"].folder)
+
+
+def test_an_arm_may_start_from_another(project):
+    arms = [{"name": "two", "method": "mae", "init": "one", "steps": 3}, {"name": "one", "method": "simclr"}]
+    jobs = {job.name: job for job in planned(arms=arms).jobs if job.stage == "pretrain"}
+    two, one = jobs["two-toy-lt10-d0o0-s0"], jobs["one-toy-lt10-d0o0-s0"]
+    assert two.needs == [one] and two.parts["inputs"]["init"] == one.key and (two.cfg.epochs, two.cfg.steps) == (0, 3)
+    arms[1]["init"] = "two"
+    with pytest.raises(ConfigError, match="circle: two → one → two"):
+        planned(arms=arms)
+    with pytest.raises(ConfigError, match="arms.two: it starts from one, which is not run at ratio 1"):
+        planned(arms=[arms[0], {"name": "one", "method": "simclr", "ratios": [10]}])
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"arms": [{"name": "a", "method": "moco"}]}, "arms.a: method 'moco' is unknown; there are: simclr, mae"),
+    ({"data": {"dataset": "toys"}}, "arms.simclr: no data set 'toys'; params/data holds toy"),
+    ({"evaluate": {"protocols": ["finetune"], "finetune": {"lrr": 1}}}, "evaluate.finetune of simclr: lrr: unknown key"),
+    ({"splits": STUDY["splits"] | {"n_max": 999}}, "arms.simclr: .*999 images"),
+    ({"arms": [{"name": "a", "method": "mae"}, {"name": "b", "method": "mae"}]}, "arms a and b are the same"),
+])
+def test_what_cannot_be_planned_is_said_in_one_line(project, changes, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        planned(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_everything_runs_once(project):
+    assert len(run(project)) == 10 + 2 * 6 + 10 * 4 + 2 * 2
+    assert run(project) == []
+
+
+def test_an_edited_constant_reruns_the_jobs_of_its_method(project):
+    run(project)
+    edit(project / "ssl_core" / "methods" / "simclr.py", "0.5", "0.1")
+    made = planned()
+    assert to_run(made) == {name for name in states(made) if "/simclr-" in name}
+    assert why(made, "pretrain/simclr-toy-lt10-d0o0-s0") == "methods/simclr.py changed"
+    assert why(made, "probe/simclr-toy-lt10-d0o0-s0") == "rests on simclr-toy-lt10-d0o0-s0, which runs"
+    assert planned(older_code=True).to_run == []
+    older = [job for job in planned(older_code=True).jobs if job.older]
+    assert {job.name.split("-")[0] for job in older} == {"simclr"} and len(older) == 12
+    assert set(collect(planned(older_code=True).jobs).status) == {"done", "older code"}
+    assert len(run(project)) == 6 + 6 * 4
+
+
+def test_probes_of_older_encoders_rest_on_them(project):
+    run(project)
+    edit(project / "ssl_core" / "methods" / "simclr.py", "0.5", "0.1")
+    edit(project / "ssl_core" / "evaluate" / "probe.py", "V = 1", "V = 2")
+    made = planned(older_code=True, evaluate=STUDY["evaluate"] | {"budgets": [0.5, 1.0, 0.25]})
+    probe = next(job for job in made.jobs if job.stage == "probe" and job.name.startswith("simclr-"))
+    assert probe.state == TO_RUN and probe.needs[0].older and plan.shown(probe.needs[0].folder) == probe.cfg.run
+
+
+@pytest.mark.parametrize("path, old, new", [
+    ("ssl_core/analysis/plots.py", "P = 1", "P = 2"), ("notebooks/10_pretrain.ipynb", "# 10_pretrain", "# Pretraining")])
+def test_an_edited_figure_or_text_remakes_reports_and_no_result(project, path, old, new):
+    run(project)
+    edit(project / path, old, new)
+    hit = {name for name, state in states(planned()).items() if state == STALE}
+    assert to_run(planned()) == set()
+    assert hit == {name for name in states(planned()) if "plots" in path or name.startswith("pretrain")}
+    assert run(project) == []
+
+
+def test_a_comment_changes_nothing(project):
+    run(project)
+    edit(project / "ssl_core" / "train.py", "T = 1", '"""The loop."""\nT = 1  # one')
+    assert planned().to_run == []
+
+
+def test_a_changed_parameter_reruns_its_arm(project):
+    run(project)
+    arms = [STUDY["arms"][0], STUDY["arms"][1] | {"lr": 0.01}]
+    made = planned(arms=arms)
+    assert to_run(made) == {name for name in states(made) if "/mae-" in name}
+    assert why(made, "pretrain/mae-toy-lt10-d0o0-s0") == "lr 0.001 → 0.01"
+    assert why(made, "probe/mae-toy-lt10-d0o0-s0") == "rests on mae-toy-lt10-d0o0-s0, which runs"
+
+
+def test_an_added_budget_computes_its_cells_alone(project):
+    run(project)
+    changes = {"evaluate": STUDY["evaluate"] | {"budgets": [0.5, 1.0, 0.25]}}
+    made = planned(**changes)
+    assert to_run(made) == {name for name in states(made) if not name.startswith("pretrain")}
+    assert why(made, "probe/mae-toy-lt10-d0o0-s0") == "budget 0.25 added"
+    assert made.cells_there == 56 and made.cells_in_all == 84
+    computed = run(project, **changes)
+    assert len(computed) == 28 and all("-b0.25-" in cell for cell in computed)
+    assert planned().to_run == []
+
+
+def test_a_deleted_file_is_made_again_with_what_rests_on_it(project):
+    run(project)
+    job = next(job for job in planned().jobs if job.name == "simclr-toy-lt10-d0o0-s0")
+    (job.folder / "encoder.safetensors").unlink()
+    made = planned()
+    assert to_run(made) == {"pretrain/simclr-toy-lt10-d0o0-s0", "probe/simclr-toy-lt10-d0o0-s0"}
+    assert why(made, "pretrain/simclr-toy-lt10-d0o0-s0") == "encoder.safetensors missing"
+    assert why(made, "probe/simclr-toy-lt10-d0o0-s0") == "rests on simclr-toy-lt10-d0o0-s0, which runs again"
+    assert run(project) == [job.folder.name]  # the same bits again: no cell is void
+
+    (job.folder / "encoder.safetensors").unlink()
+    execute(job, project)
+    (job.folder / "encoder.safetensors").write_text("other bits, as a graphics card may leave")
+    keep = read_run(job.folder)
+    execute(job, project)
+    assert read_run(job.folder)["files"] == keep["files"]  # a bent file is not taken for the result
+
+
+def test_an_encoder_with_other_bits_voids_the_cells_on_it(project):
+    run(project)
+    edit(project / "notebooks" / "10_pretrain.ipynb", "{cfg.ratio}", "{cfg.ratio} other bits")  # text is in no key
+    job = next(job for job in planned().jobs if job.name == "simclr-toy-lt10-d0o0-s0")
+    (job.folder / "encoder.safetensors").unlink()
+    computed = run(project)
+    assert len(computed) == 1 + 4 and all(name.startswith("simclr-toy-lt10-d0o0-s0") for name in computed)
+
+
+def test_a_deleted_cell_or_report_is_made_again_alone(project):
+    run(project)
+    job = next(job for job in planned().jobs if job.stage == "probe" and job.name.startswith("mae"))
+    (job.folder / "cells" / "knn-b1-s0.csv").unlink()
+    assert [job.why for job in planned().to_run] == ["cells/knn-b1-s0.csv missing"] and planned().cells_there == 55
+    assert run(project) == [f"{job.folder.name}/knn-b1-s0"]
+    (job.folder / "report.ipynb").unlink()
+    assert [(job.state, job.why) for job in planned().to_run] == [(STALE, "report.ipynb missing")]
+    assert run(project) == []
+
+
+def test_a_run_that_ended_early_says_how(project):
+    job = planned().jobs[0]
+    atomic_json(job.folder / "run.json", {"status": "failed", "reason": "no room"})
+    assert planned().jobs[0].why == "failed: no room"
+    atomic_json(job.folder / "run.json", {"status": "running"})
+    assert planned().jobs[0].why == "interrupted"
+    assert planned().jobs[0].state == TO_RUN and DONE not in states(planned()).values()
+
+
+def test_another_data_set_may_evaluate(project):
+    toy = (project / "params" / "data" / "toy.yaml").read_text()
+    (project / "params" / "data" / "other.yaml").write_text(toy)
+    made = planned(data={"dataset": "toy", "evaluate_on": "other"})
+    probe = next(job for job in made.jobs if job.stage == "probe")
+    assert (probe.cfg.dataset, probe.needs[0].cfg.dataset, probe.cfg.split_kind) == ("other", "toy", "natural")
+    assert probe.name == "simclr-other-lt1-d0o0-s0"
