@@ -200,10 +200,10 @@ def test_messages_hold_the_numbers(make, words):
 
 # --- budgets ----------------------------------------------------------------------------------------------------------
 
-FRACTIONS = (0.01, 0.05, 0.1, 0.5, 1)
+FRACTIONS = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.8, 0.93, 1)
 
 
-@pytest.mark.parametrize("labels", [balanced_labels(70, 6, 200), rare_labels()], ids=["single", "multilabel"])
+@pytest.mark.parametrize("labels", [balanced_labels(70, 6, 200), rare_labels(2000)], ids=["single", "multilabel"])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_budgets_nest_and_end_with_every_label(labels, grouped):
     groups = np.random.default_rng(5).integers(0, 60, len(labels)) if grouped else None
