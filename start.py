@@ -23,8 +23,8 @@ STAMP = VENV / "ready"  # written last, so that its absence tells an interrupted
 WHEELS = VENV / "tmp"
 LOCK = ROOT / "requirements.lock"
 LINUX = sys.platform.startswith("linux")
-DISK_GB = 8 if LINUX else 3  # wheels of torch for Linux bring CUDA along
-INSTALLED_GB = 6 if LINUX else 2
+INSTALLED_GB, WHEELS_GB = (6.4, 3.0) if LINUX else (2.0, 1.0)  # torch for Linux brings CUDA along
+DISK_GB = INSTALLED_GB + WHEELS_GB  # pip holds all wheels while it unpacks them
 
 USAGE = """usage: python3 start.py COMMAND
 
@@ -91,7 +91,7 @@ def require_machine():
         sys.exit(f"error: this Python ({sys.executable}) has no module `{absent[0]}`, which makes .venv; "
                  "on Debian and Ubuntu: apt install python3-venv")
     if free_gb() < DISK_GB:
-        sys.exit(f"error: set-up needs about {DISK_GB} GB of disk and {ROOT} has {free_gb():.1f} GB free; "
+        sys.exit(f"error: set-up needs about {DISK_GB:.0f} GB of disk and {ROOT} has {free_gb():.1f} GB free; "
                  "free some space or move the project to a larger disk")
 
 
@@ -129,7 +129,7 @@ def set_up():
             require_machine()
         lines = LOCK.read_text(encoding="utf-8").splitlines()
         names = {re.split("[=; ]", line)[0] for line in lines if line[:1].isalnum()}
-        print(f"Setting up: up to {len(names)} packages, about {INSTALLED_GB} GB, takes minutes; "
+        print(f"Setting up: up to {len(names)} packages, about {INSTALLED_GB:.0f} GB, takes minutes; "
               "log in .venv/setup.log", flush=True)
         install(["-r", LOCK.name, "-e", "."], log, anew)
 
@@ -225,8 +225,9 @@ def step(command, log):
 
 
 def last_lines(count):
-    lines = LOG.read_text(encoding="utf-8", errors="replace").splitlines()
-    told = [line for line in lines if line.strip() and not line.startswith("WARNING")]
+    """The last lines that pip or venv wrote in this set-up, without warnings."""
+    text = LOG.read_text(encoding="utf-8", errors="replace").rpartition("=== ")[2]
+    told = [line[:200] for line in text.splitlines()[1:] if line.strip() and not line.startswith("WARNING")]
     return "\n".join(told[-count:])
 
 

@@ -16,6 +16,7 @@ import pytest
 START = Path(__file__).parents[1] / "start.py"
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and exec")
 Usage = namedtuple("Usage", "total used free")
+DISK_GB = 9.4 if sys.platform.startswith("linux") else 3
 VERSION = "{}.{}".format(*sys.version_info[:2])
 
 # A project whose set-up needs no network: its build backend is part of it.
@@ -28,7 +29,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
     info = "toy-1.0.dist-info/"
     with zipfile.ZipFile(os.path.join(folder, "toy-1.0-py3-none-any.whl"), "w") as wheel:
         wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: toy\\nVersion: 1.0\\n")
-        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nGenerator: toy\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr(info + "RECORD", "")
     return "toy-1.0-py3-none-any.whl"
 """
@@ -58,8 +59,9 @@ def toy(tmp_path):
     root = tmp_path / "my project"
     (root / "ssl_core").mkdir(parents=True)
     shutil.copy(START, root)
-    for name, text in {"backend.py": BACKEND, "pyproject.toml": PROJECT, "ssl_core/__main__.py": PACKAGE,
-                       "requirements.lock": "one==1 ; sys_platform == 'none'\ntwo==1 ; sys_platform == 'none'\n"}.items():
+    pins = "one==1 ; sys_platform == 'none'\ntwo==1 ; sys_platform == 'none'\n"
+    for name, text in {"backend.py": BACKEND, "pyproject.toml": PROJECT, "requirements.lock": pins,
+                       "ssl_core/__main__.py": PACKAGE}.items():
         (root / name).write_text(text, encoding="utf-8")
     return root
 
@@ -118,7 +120,7 @@ def test_missing_ensurepip_names_the_package(start, monkeypatch):
 def test_little_disk_is_told_in_numbers(start, monkeypatch):
     monkeypatch.setattr(start.shutil, "disk_usage", lambda path: Usage(1e12, 1e12, 1.26e9))
     message = refusal(start)
-    assert f"needs about {8 if sys.platform.startswith('linux') else 3} GB" in message and "has 1.3 GB free" in message
+    assert f"needs about {start.DISK_GB:.0f} GB" in message and "has 1.3 GB free" in message
 
 
 def test_a_folder_that_cannot_be_written(start):
@@ -235,37 +237,36 @@ def call(root, *arguments, cwd=None, **environment):
                             env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 @posix
-def test_from_nothing_through_failure_and_ctrl_c_to_a_report(toy, monkeypatch):
+def test_from_nothing_through_failure_and_ctrl_c_to_a_report(toy):
     """The whole path with a real `.venv` and a real pip, for a project that needs no package."""
     free = shutil.disk_usage(toy).free / 1e9
-    if free < 8:
-        pytest.skip(f"needs 8 GB of free disk to pass start.py's own check, has {free:.1f}")
+    if free < DISK_GB:
+        pytest.skip(f"start.py wants {DISK_GB:.0f} GB of free disk here, there are {free:.1f}")
+    log, stamp = toy / ".venv" / "setup.log", toy / ".venv" / "ready"
+
     failed = call(toy, "report", TOY_FAIL="1")
     out, err = failed.communicate()
-    assert failed.returncode == 1
-    assert out == f"Setting up: up to 2 packages, about {6 if sys.platform.startswith('linux') else 2} GB, " \
-                  "takes minutes; log in .venv/setup.log\n"
-    assert err.startswith("error: set-up failed; the last lines of .venv/setup.log:") and "no room for the toy" in \
-        (toy / ".venv" / "setup.log").read_text() and "What to do:" in err and "Traceback" not in err.split("\n")[0]
+    assert failed.returncode == 1 and out.startswith("Setting up: up to 2 packages") and out.count("\n") == 1
+    assert err.startswith("error: set-up failed; the last lines of .venv/setup.log:") and "What to do:" in err
+    assert "no room for the toy" in log.read_text() and not stamp.exists()
 
-    stopped = call(toy, "report", TOY_SLEEP="30")
-    log, size = toy / ".venv" / "setup.log", (toy / ".venv" / "setup.log").stat().st_size
+    stopped, seen = call(toy, "report", TOY_SLEEP="60"), log.stat().st_size
     patience = time.monotonic() + 60
-    while "ditable" not in log.read_text()[size:] and time.monotonic() < patience:
+    while "ditable" not in log.read_text()[seen:] and time.monotonic() < patience:
         time.sleep(0.1)
     stopped.send_signal(signal.SIGINT)
     out, err = stopped.communicate()
-    assert stopped.returncode == 130 and err.strip().startswith("Stopped.") and not (toy / ".venv" / "ready").exists()
+    assert stopped.returncode == 130 and err.strip().startswith("Stopped.") and not stamp.exists()
 
     made = call(toy, "report", "--jobs", "2", cwd=toy.parent, TOY_EXIT="1")
     out, err = made.communicate()
-    lines = out.splitlines()
-    assert made.returncode == 1 and err == "" and lines[0].startswith("Setting up") and len(lines) == 3
-    assert lines[1] == f"ran run params/studies/quick.yaml --jobs 2 {toy / '.venv'}"
-    assert lines[2] == os.path.join("my project", "outputs", "quick", "index.html")
-    assert not (toy / ".venv" / "tmp").exists()
+    page = os.path.join("outputs", "quick", "index.html")
+    assert made.returncode == 1 and err == "" and out.splitlines()[1:] == [
+        f"ran run params/studies/quick.yaml --jobs 2 {toy / '.venv'}", os.path.join("my project", page)]
+    assert stamp.exists() and not (toy / ".venv" / "tmp").exists()
 
     again = call(toy, "report")
     out, err = again.communicate()
-    assert again.returncode == 0 and len(out.splitlines()) == 2 and out.splitlines()[-1] == "outputs/quick/index.html"
+    assert again.returncode == 0 and "Setting up" not in out and out.splitlines()[-1] == page
