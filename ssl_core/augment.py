@@ -100,9 +100,13 @@ class Augment:
         if images.device.type != "cpu":
             return self.apply(images, draw).expand(-1, 3, -1, -1).contiguous()
         views = torch.empty(n, 3, self.size, self.size)
-        order = (draw["gray"] + 2 * draw["blur"] + 4 * draw["hue_at"]).argsort(stable=True)
-        for rows in order.split(max(1, CHUNK // (channels * max(height * width, self.size**2)))):
-            views[rows] = self.apply(images[rows], {name: value[rows] for name, value in draw.items()})
+        order = draw["hue_at"].argsort(stable=True)
+        draw = {name: value.index_select(0, order) for name, value in draw.items()}
+        step = max(1, CHUNK // (channels * max(height * width, self.size**2)))
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            images_ = images.index_select(0, order[rows])
+            views[order[rows]] = self.apply(images_, {name: value[rows] for name, value in draw.items()})
         return views
 
     def draw(self, n, height, width, generator=None, strength=None, device="cpu"):
@@ -118,11 +122,13 @@ class Augment:
                 raise ValueError(f"strength needs one number per image, ({n},), got {tuple(strength.shape)}")
             s = strength.to(u.device, torch.float32, non_blocking=True)
 
-        half = [value * s for value in r["jitter"]]
-        low = [(1 - value).clamp_min(0) for value in half[:HUE]]
-        factors = [low[k] + (1 + half[k] - low[k]) * amount[:, k] for k in range(HUE)]
+        spread = [value * s for value in r["jitter"]]
+        factors = [torch.lerp((1 - spread[k]).clamp_min(0), 1 + spread[k], amount[:, k]) for k in range(HUE)]
+        factors = torch.stack((*factors, torch.ones_like(s)), 1)
+        rounds = order.argsort(1)
         jittered = jitter < r["jitter_p"]
-        rounds = torch.where(jittered[:, None], order.argsort(1), HUE)
+        hue_at = torch.where(jittered, (rounds == HUE).int().argmax(1), -1)
+        matrix, offset = ops.jitter_matrices(rounds, factors, hue_at)
         turns = torch.where(turn < r["rotate90"] * s, (4 * quarter).floor(), 0)
         blurred = blur < r["blur_p"]
         sigma_low, sigma_high = r["blur_sigma"]
@@ -133,9 +139,11 @@ class Augment:
             "vflip": (vflip < r["vflip"] * s) ^ (turns >= 2),
             "transpose": turns % 2 == 1,
             "rounds": rounds,
-            "hue_at": torch.where(jittered, (rounds == HUE).int().argmax(1), -1),
-            "factors": torch.stack((*factors, torch.ones_like(s)), 1),
-            "hue": torch.where(jittered, half[HUE] * (2 * amount[:, HUE] - 1), 0),
+            "factors": factors,
+            "hue": torch.where(jittered, spread[HUE] * (2 * amount[:, HUE] - 1), 0),
+            "hue_at": hue_at,
+            "matrix": matrix,
+            "offset": offset,
             "gray": gray_ < r["gray_p"] * s,
             "blur": blurred,
             "sigma": torch.where(blurred, (sigma_low + (sigma_high - sigma_low) * sigma) * s, 0),
@@ -146,24 +154,21 @@ class Augment:
     def apply(self, images, draw):
         """The recipe with given draws. images: (n, C, H, W) uint8. Returns (n, C, size, size) float32 in [0, 1]."""
         r, size = self.recipe, self.size
-        x = images.float().div_(255)
-        if r["scale"] is not None or x.shape[2:] != (size, size):
-            x = ops.crop_resize(x, draw["box"], size)
-        if r["flip"] or r["rotate90"]:
-            x = ops.where_drawn(draw["flip"], x, lambda: x.flip(3))
-        if r["vflip"] or r["rotate90"]:
-            x = ops.where_drawn(draw["vflip"], x, lambda: x.flip(2))
+        x = images.float().mul_(1 / 255)
+        if r["scale"] is not None or r["flip"] or r["vflip"] or r["rotate90"] or x.shape[2:] != (size, size):
+            x = ops.crop_resize(x, draw["box"], draw["flip"], draw["vflip"], size)
         if r["rotate90"]:
-            x = ops.where_drawn(draw["transpose"], x, lambda: x.transpose(2, 3))
+            x = ops.on_drawn(draw["transpose"], x, lambda x, rows: x.mT)
         if r["jitter_p"] and any(r["jitter"]):
-            x = ops.color_jitter(x, draw["rounds"], draw["hue_at"], draw["factors"], draw["hue"])
+            x = ops.color_jitter(x, draw["matrix"], draw["offset"], draw["hue_at"], draw["hue"])
         if r["gray_p"] and x.shape[1] == 3:
-            x = ops.where_drawn(draw["gray"], x, lambda: ops.gray(x))
-        if r["blur_p"] and ops.is_drawn(draw["blur"]):
+            x = ops.on_drawn(draw["gray"], x, lambda x, rows: ops.gray(x).repeat(1, 3, 1, 1))
+        if r["blur_p"]:
+            # SimCLR's kernel; beyond 4 sigma its taps are under 1e-4
             radius = min(max(1, int(r["blur_kernel"] * size) // 2), math.ceil(4 * r["blur_sigma"][1]), size - 1)
-            x = ops.gaussian_blur(x, draw["sigma"], radius)
+            x = ops.on_drawn(draw["blur"], x, lambda x, rows: ops.gaussian_blur(x, draw["sigma"][rows], radius))
         if r["solarize_p"]:
-            x = ops.where_drawn(draw["solarize"], x, lambda: torch.where(x >= 128 / 255, 1 - x, x))
+            x = ops.on_drawn(draw["solarize"], x, lambda x, rows: ops.solarize(x))
         if r["rotate"]:
             x = ops.rotate(x, draw["angle"])
         return x.clamp_(0, 1)   # sums of weights round
