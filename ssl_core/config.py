@@ -77,6 +77,11 @@ class RunConfig(Values):
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=1)]
 
+    @property
+    def label_seed(self) -> int:
+        """Seed of the label budgets: every draw has its own, and a budget seed gives it others."""
+        return self.draw_seed + 10_007 * getattr(self, "budget_seed", 0)
+
     def pool_arguments(self) -> dict:
         """The arguments of `data.pools`, by name."""
         names = ("split_kind", "ratio", "twin", "draw_seed", "order_seed", "positive", "label_pool", "test_fraction",

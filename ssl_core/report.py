@@ -10,8 +10,9 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
+from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from traitlets.config import Config
+from pygments.lexers import PythonLexer
 
 from ssl_core.files import atomic_write, outputs
 
@@ -52,12 +53,21 @@ def write_notebook_page(report, page, home):
 
 
 def render(cells, inputs):
-    """Cells as an HTML fragment: Markdown, code where `inputs`, outputs with images embedded."""
-    exporter = HTMLExporter(template_name="basic", embed_images=True, exclude_input=not inputs,
-                            exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True,
-                            config=Config({"HighlightMagicsPreprocessor": {"enabled": False}}))
-    body, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells))
-    return body
+    """Cells as an HTML fragment: Markdown, outputs with images embedded and, where `inputs`, code that unfolds."""
+    exporter = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True,
+                            exclude_anchor_links=True)
+    fragments = []
+    for cell in cells:
+        code = cell.cell_type == "code"
+        exporter.exclude_input = code
+        body, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+        if code and inputs and cell.source:
+            given = "injected-parameters" in cell.metadata.get("tags", [])
+            source = highlight(cell.source, PythonLexer(), HtmlFormatter())
+            fragments.append(f"<details{' open' if given else ''}><summary>{'given parameters' if given else 'code'}"
+                             f"</summary>{source}</details>")
+        fragments.append(body)
+    return "\n".join(fragments)
 
 
 def shell(title, body, kind):

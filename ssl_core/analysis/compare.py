@@ -83,3 +83,14 @@ def cost_sentence(found, metric, arm, ratio):
                 f"balanced minus imbalanced is {points(found.effect)} {about}.")
     return (f"No detectable cost of 1:{ratio:g} for {arm}: as many balanced images score {points(found.effect)} points of "
             f"{metric} {about}.")
+
+
+def best_sentence(rows):
+    """The headline of one job: balanced accuracy with its interval at the smallest and the largest budget."""
+    rows = rows.dropna(subset="value")
+    parts = []
+    for budget in sorted({rows.budget.min(), rows.budget.max()}):
+        row = rows[rows.budget == budget].sort_values("value").iloc[-1]
+        span_text = "" if np.isnan(row.low) else f" ({100 * row.low:.1f} to {100 * row.high:.1f} over {row.interval})"
+        parts.append(f"{100 * row.value:.1f} % with {row.n_labelled:,.0f} labels by {row.protocol} on {row.arm}{span_text}")
+    return "**Balanced accuracy, best of this report:** " + "; ".join(parts) + f"; n = {rows.n.max():,.0f} test images."

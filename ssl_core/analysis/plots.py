@@ -119,6 +119,16 @@ def plot_history(history):
     return panels
 
 
+def plot_losses(histories, ax=None):
+    """Training loss by step, one line for each label budget. histories: DataFrames of step and loss by budget."""
+    ax = axes(ax, PAGE * 0.6)
+    for i, (name, history) in enumerate(histories.items()):
+        ax.plot(history.step, history.loss, marker="osD^v"[i % 5], color=PALETTE[i % len(PALETTE)], label=f"{name} of the labels")
+    ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    ax.legend()
+    return ax
+
+
 def plot_image_loss(image_loss, split, classes, ax=None):
     """The last loss of each image, a box for each class from head to tail. image_loss: (n,) in the split's order."""
     ax = axes(ax, PAGE * 0.75)
@@ -185,31 +195,87 @@ def plot_budgets(drawn, metric="balanced_accuracy"):
         ax.set(title=words(protocol), xlabel="labels used by the probe")
     panels[0, 0].set_ylabel(words(metric))
     handles = {label: h for ax in panels[0] for h, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
-    return panels[0]
+    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
+    return fig
 
 
-def plot_contrasts(summary, label="budget", xlabel="percentage points", ax=None):
-    """Effects with their intervals, one line each, about a zero line. summary: effect, low, high and a label column."""
-    ax = axes(ax, COLUMN, 0.6 + 0.26 * len(summary))
-    at = np.arange(len(summary))[::-1]
-    colours = [PALETTE[0] if low > 0 else PALETTE[3] if high < 0 else "0.45"
-               for low, high in zip(summary.low, summary.high)]
-    ax.hlines(at, 100 * summary.low, 100 * summary.high, colors=colours, linewidth=1.6)
-    ax.scatter(100 * summary.effect, at, c=colours, s=20, zorder=3)
-    ax.axvline(0, color="0.2", linewidth=0.8)
-    ax.set_yticks(at, summary[label])
-    ax.set(xlabel=xlabel, ylim=(-0.7, len(summary) - 0.3))
-    ax.grid(axis="y", visible=False)
-    return ax
+def plot_costs(cost):
+    """A panel per metric: balanced minus imbalanced in points, one line for each arm, protocol and budget, about zero.
+
+    cost: rows of the summary: arm, ratio, protocol, budget, metric, group, effect, low, high.
+    """
+    kinds = list(dict.fromkeys(zip(cost.metric, cost.group)))
+    lines = len(cost) / len(kinds)
+    fig, panels = plt.subplots(1, len(kinds), figsize=(PAGE, 0.75 + 0.24 * lines), sharey=True, squeeze=False)
+    many = cost.arm.nunique() > 1 or cost.ratio.nunique() > 1
+    for ax, (metric, group) in zip(panels[0], kinds):
+        rows = cost[(cost.metric == metric) & (cost.group == group)]
+        at = np.arange(len(rows))[::-1]
+        colours = [PALETTE[3] if low > 0 else PALETTE[0] if high < 0 else "0.45" for low, high in zip(rows.low, rows.high)]
+        ax.hlines(at, 100 * rows.low, 100 * rows.high, colors=colours, linewidth=1.8)
+        ax.scatter(100 * rows.effect, at, c=colours, s=22, zorder=3)
+        ax.axvline(0, color="0.2", linewidth=0.8)
+        ax.set_yticks(at, [(f"{words(r.arm)} 1:{r.ratio:g}, " if many else "") + f"{words(r.protocol)}, {100 * r.budget:g} %"
+                           for r in rows.itertuples()])
+        ax.set(title=words(metric) if group == "all" else f"{metric} of the {group} classes", ylim=(-0.7, len(rows) - 0.3),
+               xlabel="balanced − imbalanced, percentage points")
+        ax.grid(axis="y", visible=False)
+    return fig
 
 
-def plot_frequency(drawn, ax=None):
-    """Recall of many, medium and few classes, one series per condition. drawn: group, series, method, mean, half."""
-    ax = axes(ax, COLUMN, 2.6)
+def plot_frequency(drawn):
+    """Recall of many, medium and few classes, one series per condition. drawn: group, series, method, mean, half, hollow."""
+    fig, ax = plt.subplots(figsize=(PAGE * 0.7, 2.4))
     dodge(ax, drawn, "series", "group", offset_by=0.16)
     for line in ax.lines:
         line.set_linestyle("")
-    ax.set(ylabel="recall", xlabel="classes by their frequency in the 1:ρ split")
-    ax.legend(loc="best")
+    ax.set(ylabel="recall", xlabel="classes by their number of images in the imbalanced split")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+# --- one job ----------------------------------------------------------------------------------------------------------
+
+def plot_cells(rows, ax=None):
+    """Balanced accuracy of each cell with its interval over test images. rows: method, protocol, budget, value, low, high."""
+    rows = rows.dropna(subset="value").sort_values(["protocol", "method", "budget"], kind="stable")
+    ax = axes(ax, PAGE * 0.75, 0.7 + 0.19 * len(rows))
+    at = np.arange(len(rows))[::-1]
+    ax.errorbar(100 * rows.value, at, xerr=[100 * (rows.value - rows.low).fillna(0), 100 * (rows.high - rows.value).fillna(0)],
+                fmt="o", color=PALETTE[0], elinewidth=1.2, capsize=2)
+    ax.set_yticks(at, [f"{words(m)}, {words(p)}, {100 * b:g} %" if p != "none" else f"{words(m)}, {100 * b:g} %"
+                       for m, p, b in zip(rows.method, rows.protocol, rows.budget)])
+    ax.set(xlabel="balanced accuracy in % (bars: 95 % interval over test images)", ylim=(-0.7, len(rows) - 0.3), xlim=(0, 100))
+    return ax
+
+
+def plot_recalls(rows, ax=None):
+    """Recall of each class at the smallest and largest budget, for the first protocol. rows: group, budget, value, low, high."""
+    rows = rows[(rows.method == rows.method.iloc[-1]) & (rows.protocol == rows.protocol.iloc[-1])]
+    ax = axes(ax, PAGE * 0.75)
+    classes = list(dict.fromkeys(rows.group))
+    budgets = sorted({rows.budget.min(), rows.budget.max()})
+    for i, budget in enumerate(budgets):
+        one = rows[rows.budget == budget].set_index("group").loc[classes]
+        at = np.arange(len(classes)) + (i - (len(budgets) - 1) / 2) * 0.25
+        ax.errorbar(at, one.value, yerr=[(one.value - one.low).fillna(0), (one.high - one.value).fillna(0)],
+                    fmt="os"[i], color=PALETTE[3 * i], capsize=2, elinewidth=1, label=f"{100 * budget:g} % of the labels")
+    ax.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set(ylabel="recall", ylim=(0, 1.02), title=f"{words(rows.method.iloc[0])}, {words(rows.protocol.iloc[0])}")
+    ax.legend()
+    return ax
+
+
+def plot_confusion(labels, probabilities, classes, task="multiclass", ax=None):
+    """Share of each true class (row) called each class (column). labels: (n,); probabilities: (n, C)."""
+    if task == "multilabel":
+        return None
+    ax = axes(ax, COLUMN + 0.8, COLUMN + 0.2)
+    counts = np.zeros((len(classes), len(classes)))
+    np.add.at(counts, (labels, probabilities.argmax(1)), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    sns.heatmap(shares, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=len(classes) <= 12, fmt=".2f", cbar=False,
+                annot_kws={"size": 6}, xticklabels=classes, yticklabels=classes, square=True)
+    ax.set(xlabel="called", ylabel="true", title="share of each true class")
+    ax.tick_params(axis="x", rotation=45)
     return ax

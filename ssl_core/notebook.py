@@ -1,0 +1,37 @@
+"""What every notebook shares: parameters into a configuration, one-line warnings, a headline, sliders that also print."""
+
+import os
+import warnings
+
+from IPython.display import Markdown, display
+
+from ssl_core.analysis.plots import use_style
+
+
+def parameters(model, names):
+    """The configuration `model` from the names of a notebook, which its parameters cell has set.
+
+    Raises ConfigError, naming the value, when one is missing, unknown or of another type.
+    """
+    use_style()
+    warnings.showwarning = lambda message, *where, **more: print(f"Note: {message}")
+    return model(**{name: names[name] for name in model.model_fields if name in names})
+
+
+def headline(text="*The result stands here when the notebook has run.*"):
+    """Markdown at the top of a notebook that a later cell replaces: `.update(Markdown(…))`."""
+    return display(Markdown(text), display_id=True)
+
+
+def bullets(sentences, otherwise=""):
+    """Sentences as a Markdown list, or one other sentence when there are none."""
+    return Markdown("\n".join(f"- {sentence}" for sentence in sentences) or otherwise)
+
+
+def explore(draw, **choices):
+    """Call `draw` with sliders over the choices, lists of values; in a bulk run once, with the first of each."""
+    if os.environ.get("SSL_CORE_BATCH"):
+        return draw(**{name: values[0] for name, values in choices.items()})
+    import ipywidgets  # only where there is somebody to move a slider
+    return ipywidgets.interact(draw, **{name: ipywidgets.SelectionSlider(options=values, description=name)
+                                        for name, values in choices.items()})
