@@ -31,6 +31,7 @@ class Job:
     parts: dict
     folder: Path
     needs: list
+    n_unlabelled: int
     state: str = TO_RUN
     why: str = ""
     older: bool = False  # it, or the encoder it rests on, was made by older code, and accepted
@@ -73,8 +74,8 @@ class Plan:
 
     def as_dict(self) -> dict:
         """What the engine, the comparison and the page read: outputs/<study>/plan.json."""
-        return {"study": self.study.name, "question": self.study.question, "cards": self.study.resources.gpus,
-                "cells_there": self.cells_there, "cells_in_all": self.cells_in_all,
+        return {"study": self.study.name, "question": self.study.question, "threads": self.study.resources.threads,
+                "gpus": self.study.resources.gpus, "cells_there": self.cells_there, "cells_in_all": self.cells_in_all,
                 "jobs": [job.as_dict() for job in self.jobs]}
 
 
@@ -162,7 +163,7 @@ class _Planner:
         origin = above["run"].cfg.model_dump() if "run" in above else None
         folder = run_folder(self.study.name, stage, run_name(stage, cfg, origin), str(key))
         params = {name: value for name, value in cfg.model_dump().items() if value != self.defaults[stage][name]}
-        job = Job(stage, cfg, params, str(key), key.parts, folder, list(above.values()))
+        job = Job(stage, cfg, params, str(key), key.parts, folder, list(above.values()), len(parts.unlabelled))
         assess(job, self.stamps[stage], self.older_code)
         return self.jobs.setdefault((stage, str(key)), job)
 
@@ -174,6 +175,8 @@ class _Planner:
         if starts and arm.ratios and split["ratio"] not in arm.ratios:
             raise ConfigError(f"arms.{starts[-1]}: it starts from {name}, which is not run at ratio {split['ratio']:g}")
         values = arm.model_dump(exclude={"name", "ratios"}, exclude_none=True)
+        if arm.method != self.defaults["pretrain"]["method"]:  # the cell's arguments are those of its own method
+            values = {"method_args": {}} | values
         if arm.epochs or arm.steps:  # a length in one unit takes the place of the default's in the other
             values = {"epochs": 0, "steps": 0} | values
         above = {}

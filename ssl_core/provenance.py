@@ -39,8 +39,8 @@ def circumstances():
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
-    return {"commit": commit, "dirty": dirty, "python": platform.python_version(), "system": platform.system(),
-            "packages": packages}
+    return {"git": {"commit": commit, "dirty": dirty}, "python": platform.python_version(),
+            "system": platform.system(), "packages": packages}
 
 
 def device_name(wanted):

@@ -108,7 +108,7 @@ class Run:
             return row | {"pretrain_dataset": Path(origin["dataset"]).stem, "n_unlabelled": self.origin["n_unlabelled"],
                           "arm": arm_name(self.stage, cfg, origin), "method": origin["method"], "variant": options,
                           "encoder": origin["encoder"], "init": Path(origin["init"]).name,
-                          "epochs": origin["epochs"] or ""}
+                          "epochs": self.origin.get("epochs") or origin["epochs"] or ""}
         if self.stage == "finetune":
             return row | {"arm": arm_name(self.stage, cfg, origin), "method": "supervised", "encoder": cfg.encoder,
                           "variant": f"class_weight={cfg.class_weight}", "init": "random"}

@@ -1,0 +1,215 @@
+"""python -m ssl_core: one function per verb. What is heavy is imported inside, so that --help answers at once."""
+
+import argparse
+import shlex
+import sys
+
+
+def main(argv=None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    cut = argv.index("--") if "--" in argv else len(argv)
+    arguments = parser().parse_args(argv[:cut])
+    arguments.options = argv[cut + 1:]
+    from ssl_core.config import ConfigError
+
+    try:
+        return arguments.verb(arguments) or 0
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 1
+
+
+def parser():
+    what = "Studies of self-supervised learning under class imbalance, as notebooks that run in bulk."
+    top = argparse.ArgumentParser(prog="python -m ssl_core", description=what)
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    def verb(function, **arguments):
+        sub = verbs.add_parser(function.__name__, help=function.__doc__.splitlines()[0], description=function.__doc__)
+        for name, options in arguments.items():
+            flag = name if name == "study" else "--" + name.replace("_", "-")
+            sub.add_argument(flag, **options)
+        sub.set_defaults(verb=function)
+
+    switch = {"action": "store_true"}
+    verb(run, study={"metavar": "STUDY.yaml"},
+         dry_run=switch | {"help": "print the plan: jobs, cells, state, hours and GB"},
+         why=switch | {"help": "with --dry-run: why each job is to run"},
+         measure=switch | {"help": "with --dry-run: run ten steps of each pretraining configuration here"},
+         commands=switch | {"help": "with --dry-run: the papermill command of each job"},
+         jobs={"type": int, "metavar": "N", "help": "jobs at once, instead of the study's"},
+         accept_older_code=switch | {"help": "keep results that other code made from the same parameters and inputs"})
+    verb(report, study={"metavar": "STUDY.yaml"})
+    verb(datasets)
+    verb(methods)
+    verb(schema)
+    verb(doctor)
+    return top
+
+
+def run(arguments):
+    """Make everything of a study that is not there; repeated, it does what is left.
+
+    Exit code 0: all there; 1: something failed, listed; 2: the study is wrong. What follows `--` goes to Snakemake.
+    """
+    from ssl_core.config import ConfigError, load_study
+
+    study = load_study(arguments.study)
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise ConfigError(f"--jobs {arguments.jobs}: at least one job runs at a time")
+    if not arguments.dry_run:
+        from ssl_core.engine import run_study
+
+        return run_study(study, arguments.study, arguments.jobs, arguments.accept_older_code, arguments.options)
+    from ssl_core.plan import make_plan
+
+    plan = make_plan(study, arguments.accept_older_code)
+    print(plan_table(plan, arguments.jobs or study.resources.jobs))
+    if arguments.why:
+        for job in plan.to_run:
+            print(f"{job.stage} {job.name}: {job.why}")
+    if arguments.commands:
+        for job in plan.jobs:
+            print(papermill_command(job))
+    if arguments.measure:
+        print(measured_table(plan))
+
+
+def plan_table(plan, at_once) -> str:
+    """The plan by stage: jobs, cells, what is to run, hours of work and GB on disk."""
+    import pandas as pd
+
+    from ssl_core.cost import cost, former_runs
+    from ssl_core.states import STALE, TO_RUN
+
+    former, rows = former_runs(), []
+    for stage in dict.fromkeys(job.stage for job in plan.jobs):
+        jobs = [job for job in plan.jobs if job.stage == stage]
+        costs = [cost(job, former) for job in jobs if job.state == TO_RUN]
+        seconds, sizes = [c.seconds for c in costs], [c.n_bytes for c in costs]
+        rows.append({"stage": stage, "jobs": len(jobs), "to run": len(costs),
+                     "only report": sum(job.state == STALE for job in jobs),
+                     "cells": sum(len(job.cells) for job in jobs),
+                     "cells there": sum(len(job.cells) - len(job.missing) for job in jobs),
+                     "hours": "?" if None in seconds else f"{sum(seconds) / 3600:.2f}",
+                     "GB": "?" if None in sizes else f"{sum(sizes) / 1e9:.2f}"})
+    lines = [f"{plan.study.name}: {plan.study.question}", pd.DataFrame(rows).to_string(index=False),
+             f"{plan.cells_there} of {plan.cells_in_all} cells there"]
+    hours = [row["hours"] for row in rows]
+    if "?" in hours:
+        lines.append("hours marked ? are not known: nothing alike has run here; --measure tries ten steps")
+    else:
+        lines.append(f"about {sum(map(float, hours)) / at_once:.2f} hours with {at_once} jobs at once")
+    return "\n".join(lines)
+
+
+def papermill_command(job) -> str:
+    """What makes the same run by hand, from the project's folder."""
+    import yaml
+
+    from ssl_core.plan import notebook_of, shown
+
+    words = ["papermill", shown(notebook_of(job.stage)), "out.ipynb"]
+    for name, value in job.params.items():
+        if isinstance(value, (dict, list)):  # as YAML writes it: 1.0e-05, which it also reads as a number
+            words += ["-y", yaml.safe_dump({name: value}, default_flow_style=True, width=10**6).strip()]
+        else:
+            words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+    return shlex.join(words)
+
+
+def measured_table(plan) -> str:
+    """Ten steps of each distinct pretraining configuration on this machine, and what they mean for the plan."""
+    import pandas as pd
+
+    from ssl_core.cost import alike, work
+    from ssl_core.data import load
+    from ssl_core.data.pools import pools
+    from ssl_core.train import measure
+
+    rows = {}
+    for job in plan.jobs:
+        if job.stage == "pretrain":
+            cfg = job.cfg
+            same = alike("pretrain", cfg.model_dump() | {"precision": (cfg.precision, cfg.batch)})
+            if same not in rows:
+                data = load(cfg.dataset, cfg.image_size)
+                found = measure(cfg, data.images[pools(data, **cfg.pool_arguments()).unlabelled])
+                rows[same] = {"first arm": cfg.arm, "jobs": 0, "hours": 0.0, **found}
+            row, batch = rows[same], min(cfg.batch, job.n_unlabelled)
+            row["jobs"] += 1
+            steps = work("pretrain", cfg.model_dump(), job.n_unlabelled, 0) / batch
+            row["hours"] += steps * row["seconds_per_step"] / 3600
+    return pd.DataFrame(list(rows.values())).to_string(index=False, float_format="%.3g")
+
+
+def report(arguments):
+    """Make a study's page again from what its comparison put out, and print where it is."""
+    from ssl_core.config import load_study
+    from ssl_core.report import build
+
+    try:
+        print(build(load_study(arguments.study).name))
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def datasets(arguments):
+    """The data sets that have a card, and how many images of each class each part holds."""
+    from ssl_core.data import load
+    from ssl_core.data.cards import card_names, read_card
+
+    for name in card_names():
+        card = read_card(name)
+        print(f"{name}: {card.title or name}")
+        try:
+            data = load(name)
+        except (OSError, ValueError) as error:
+            print(f"    not here: {' '.join(str(error).split())}")
+            continue
+        frame = data.frame()
+        counts = frame.assign(label=frame.label.astype(str)).groupby(["part", "label"]).size().unstack(fill_value=0)
+        print(f"    {len(data):,} images {data.images.shape[1]} × {data.images.shape[2]} × {data.images.shape[3]}, "
+              f"{data.task}{', synthetic' if data.synthetic else ''}; {card.licence}")
+        print("    " + counts.to_string().replace("\n", "\n    "))
+
+
+def methods(arguments):
+    """The methods of pretraining, each with its paper."""
+    from ssl_core.methods import METHODS
+
+    for name, method in METHODS.items():
+        print(f"{name:12} {sys.modules[method.__module__].__doc__.splitlines()[0]}")
+
+
+def schema(arguments):
+    """The JSON schema of a study file, for editors that complete and check."""
+    import json
+
+    from ssl_core.config import Study
+
+    print(json.dumps(Study.model_json_schema(), indent=2))
+
+
+def doctor(arguments):
+    """What this machine has: versions, device, threads, disk, cache, a browser for the page."""
+    import os
+    import platform
+    import shutil
+
+    import torch  # noqa: F401  device_name asks it
+
+    from ssl_core.files import cache, free_bytes, outputs, root, size_text
+    from ssl_core.provenance import circumstances, device_name
+
+    state, names = circumstances(), ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next(filter(None, map(shutil.which, names)), "none found")
+    lines = {"project": root(), "commit": state["git"]["commit"] + (" with changes" if state["git"]["dirty"] else ""),
+             "python": f"{platform.python_version()} on {platform.platform()}", "device": device_name("auto"),
+             "cpu threads": os.cpu_count(), "outputs": f"{outputs()}, {size_text(free_bytes(outputs()))} free",
+             "cache": f"{cache()}, {size_text(free_bytes(cache()))} free", "browser": browser, **state["packages"]}
+    for name, value in lines.items():
+        print(f"{name:14} {value}")

@@ -1,0 +1,154 @@
+"""A study, run: Snakemake over its jobs with a live line for each, then the table, the comparison and the page."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from ssl_core.files import atomic_json, atomic_write, outputs, root, sha256_file
+from ssl_core.keys import PACKAGE, code_slice
+from ssl_core.live import Live
+from ssl_core.nb import cells_of, end_with_parent
+from ssl_core.plan import make_plan, shown
+from ssl_core.runs import collect
+from ssl_core.states import TO_RUN
+
+COMPARE = "40_compare"
+
+
+def run_study(study, study_file, jobs=None, older_code=False, options=()) -> int:
+    """Make everything of a study that is not there; 0 when all is, 1 when something failed, and says what.
+
+    jobs: at once, in place of the study's. options: handed on to Snakemake.
+    """
+    folder = outputs() / study.name
+    (folder / ".locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".locks" / "study.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        print(f"{study.name} is being run already; wait for that to end, or stop it, then start again")
+        return 1
+    try:
+        plan = make_plan(study, older_code)
+        tidy(plan)
+        atomic_json(folder / "plan.json", plan.as_dict())
+        print(f"{study.name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run, "
+              f"{plan.cells_there} of {plan.cells_in_all} cells there", flush=True)
+        if plan.to_run:
+            execute(plan, folder, jobs or study.resources.jobs, options)
+            plan = make_plan(study, older_code)
+        atomic_write(folder / "results.csv", collect(plan.jobs).to_csv(index=False, lineterminator="\n"))
+        atomic_json(folder / "plan.json", plan.as_dict())
+        compared = compare(folder, study.name, study_file)
+        page = show(folder, study.name)
+    finally:
+        lock.release()
+    tell_failures(plan)
+    print(f"{plan.cells_there} of {plan.cells_in_all} cells; {page}")
+    return 0 if compared and not plan.to_run else 1
+
+
+def tidy(plan):
+    """Remove what does not hold, by name, so that exactly what is to run is missing; and what a killed run left."""
+    for job in plan.to_run:
+        if job.state == TO_RUN and (job.folder / "done.json").exists():
+            print(f"{job.stage} {job.name}: {job.why}; it runs again")
+            (job.folder / "done.json").unlink()
+        for name in ("report.ipynb", "running.ipynb", "progress.json"):
+            (job.folder / name).unlink(missing_ok=True)
+    for left in (outputs() / plan.study.name).rglob("*.tmp*"):
+        if time.time() - left.stat().st_mtime > 3600:
+            left.unlink(missing_ok=True)
+
+
+def execute(plan, folder, jobs, options):
+    """Snakemake over the jobs to run; it and all it started end when this process is told to."""
+    resources = plan.study.resources
+    command = [sys.executable, "-m", "ssl_core.engine", "--snakefile", root() / "Snakefile", "--directory", root(),
+               "--profile", root() / "params" / "profiles" / "local", "--cores", str(jobs * resources.threads),
+               "--resources", f"gpu={resources.gpus}", "--config", f"plan={folder / 'plan.json'}", *options]
+    environment = os.environ | {"SSL_CORE_ROOT": str(root()), "SSL_CORE_OUTPUTS": str(outputs()), "PYTHONUTF8": "1"}
+    environment |= {name: str(resources.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    live = Live(plan, jobs)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # both then arrive as KeyboardInterrupt
+    with open(folder / "engine.log", "w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                   env=environment, cwd=root())
+        try:
+            while process.poll() is None:
+                live.update()
+                time.sleep(0.3)
+            live.update()
+        except KeyboardInterrupt:
+            end(process)
+            print("\nstopped; what is finished stays, and the same command goes on from here")
+            raise SystemExit(1) from None
+        finally:
+            live.close()
+            signal.signal(signal.SIGTERM, before)
+
+
+def end(process):
+    """End a process and all its descendants at once, itself first so that it starts no others; runs survive a kill."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=5)
+
+
+# --- after the jobs ---------------------------------------------------------------------------------------------------
+
+def compare(folder, study, study_file) -> bool:
+    """Execute the comparison when rows, states, its text or its code are new; False when it failed."""
+    notebook = root() / "notebooks" / f"{COMPARE}.ipynb"
+    analysis = [f"analysis.{path.stem}" for path in sorted((PACKAGE / "analysis").glob("[!_]*.py"))]
+    state = [sha256_file(folder / "results.csv"), sha256_file(folder / "plan.json"), code_slice(analysis),
+             [source for source, _ in cells_of(notebook)]]
+    stamp = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    noted = folder / ".locks" / "compare.stamp"
+    if (folder / f"{COMPARE}.ipynb").exists() and noted.exists() and noted.read_text() == stamp:
+        return True
+    print(f"{COMPARE} …", flush=True)
+    parameters = json.dumps({"study": study, "study_file": shown(Path(study_file).resolve())})
+    done = subprocess.run([sys.executable, "-m", "ssl_core.nb", notebook, folder, "--report", f"{COMPARE}.ipynb",
+                           "--params", parameters], cwd=root(), stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{COMPARE} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}\n"
+              f"    {shown(folder / 'failed.ipynb')}")
+        return False
+    atomic_write(noted, stamp)
+    return True
+
+
+def show(folder, study):
+    """The page, from whatever the comparison last put out → where it lies."""
+    from ssl_core.report import build
+
+    return shown(build(study)) if (folder / f"{COMPARE}.ipynb").exists() else "no page, as there is no comparison"
+
+
+def tell_failures(plan):
+    failed = [job for job in plan.to_run if not job.why.startswith("rests on")]
+    for job in failed:
+        print(f"{job.stage} {job.name}: {job.why}\n    {shown(job.folder)}")
+    if waiting := len(plan.to_run) - len(failed):
+        print(f"{waiting} more jobs rest on these")
+
+
+if __name__ == "__main__":  # Snakemake, but ending with the process that started it
+    end_with_parent()
+    from snakemake.cli import main
+
+    main(sys.argv[1:])
