@@ -6,6 +6,7 @@ HTML file beside it, so that the grid's links open in a browser without a server
 
 import html
 import os
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -54,13 +55,10 @@ def write_notebook_page(report, page, home):
 
 def render(cells, inputs):
     """Cells as an HTML fragment: Markdown, outputs with images embedded and, where `inputs`, code that unfolds."""
-    exporter = HTMLExporter(template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True,
-                            exclude_anchor_links=True)
     fragments = []
     for cell in cells:
         code = cell.cell_type == "code"
-        exporter.exclude_input = code
-        body, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+        body, _ = exporter(code).from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
         if code and inputs and cell.source:
             given = "injected-parameters" in cell.metadata.get("tags", [])
             source = highlight(cell.source, PythonLexer(), HtmlFormatter())
@@ -68,6 +66,12 @@ def render(cells, inputs):
                              f"</summary>{source}</details>")
         fragments.append(body)
     return "\n".join(fragments)
+
+
+@cache
+def exporter(code):
+    return HTMLExporter(template_name="basic", embed_images=True, exclude_input=code, exclude_input_prompt=True,
+                        exclude_output_prompt=True, exclude_anchor_links=True)
 
 
 def shell(title, body, kind):

@@ -110,7 +110,8 @@ def test_notebook_is_stripped_and_short_of_cell(path):
         if cell["cell_type"] == "code":
             source = "".join(cell["source"])
             assert cell["outputs"] == [] and cell["execution_count"] is None, f"{cell['id']} holds an output"
-            assert len(source.splitlines()) <= 20, f"{cell['id']} is longer than 20 lines"
+            if "parameters" not in cell["metadata"].get("tags", []):  # one value a line, as papermill reads them
+                assert len(source.splitlines()) <= 20, f"{cell['id']} is longer than 20 lines"
             assert source.strip(), f"{cell['id']} is empty"
             assert not set(cell["metadata"]) & {"execution", "papermill", "ExecuteTime"}, cell["id"]
 
