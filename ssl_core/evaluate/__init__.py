@@ -1,0 +1,1 @@
+"""From a frozen or fine-tuned encoder to numbers: features, probes, floors, metrics, intervals over test images."""
