@@ -62,7 +62,7 @@ def run(arguments):
     if not arguments.dry_run:
         from ssl_core.engine import run_study
 
-        return run_study(study, arguments.study, arguments.jobs, arguments.accept_older_code, arguments.options)
+        return run_study(study, arguments.jobs, arguments.accept_older_code, arguments.options)
     from ssl_core.plan import make_plan
 
     plan = make_plan(study, arguments.accept_older_code)
@@ -207,7 +207,7 @@ def doctor(arguments):
 
     state, names = circumstances(), ("chromium", "chromium-browser", "google-chrome", "chrome")
     browser = next(filter(None, map(shutil.which, names)), "none found")
-    lines = {"project": root(), "commit": state["git"]["commit"] + (" with changes" if state["git"]["dirty"] else ""),
+    lines = {"project": root(), "commit": state["git"],
              "python": f"{platform.python_version()} on {platform.platform()}", "device": device_name("auto"),
              "cpu threads": os.cpu_count(), "outputs": f"{outputs()}, {size_text(free_bytes(outputs()))} free",
              "cache": f"{cache()}, {size_text(free_bytes(cache()))} free", "browser": browser, **state["packages"]}

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
@@ -24,7 +23,7 @@ from ssl_core.states import TO_RUN
 COMPARE = "40_compare"
 
 
-def run_study(study, study_file, jobs=None, older_code=False, options=()) -> int:
+def run_study(study, jobs=None, older_code=False, options=()) -> int:
     """Make everything of a study that is not there; 0 when all is, 1 when something failed, and says what.
 
     jobs: at once, in place of the study's. options: handed on to Snakemake.
@@ -48,7 +47,7 @@ def run_study(study, study_file, jobs=None, older_code=False, options=()) -> int
             plan = make_plan(study, older_code)
         atomic_write(folder / "results.csv", collect(plan.jobs).to_csv(index=False, lineterminator="\n"))
         atomic_json(folder / "plan.json", plan.as_dict())
-        compared = compare(folder, study.name, study_file)
+        compared = compare(folder, study.name)
         page = show(folder, study.name)
     finally:
         lock.release()
@@ -110,7 +109,7 @@ def end(process):
 
 # --- after the jobs ---------------------------------------------------------------------------------------------------
 
-def compare(folder, study, study_file) -> bool:
+def compare(folder, study) -> bool:
     """Execute the comparison when rows, states, its text or its code are new; False when it failed."""
     notebook = root() / "notebooks" / f"{COMPARE}.ipynb"
     analysis = [f"analysis.{path.stem}" for path in sorted((PACKAGE / "analysis").glob("[!_]*.py"))]
@@ -121,9 +120,9 @@ def compare(folder, study, study_file) -> bool:
     if (folder / f"{COMPARE}.ipynb").exists() and noted.exists() and noted.read_text() == stamp:
         return True
     print(f"{COMPARE} …", flush=True)
-    parameters = json.dumps({"study": study, "study_file": shown(Path(study_file).resolve())})
-    done = subprocess.run([sys.executable, "-m", "ssl_core.nb", notebook, folder, "--report", f"{COMPARE}.ipynb",
-                           "--params", parameters], cwd=root(), stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "ssl_core.nb", notebook, folder, "--report", f"{COMPARE}.ipynb",
+               "--params", json.dumps({"study": study})]
+    done = subprocess.run(command, cwd=root(), stderr=subprocess.PIPE, text=True)
     if done.returncode:
         print(f"{COMPARE} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}\n"
               f"    {shown(folder / 'failed.ipynb')}")

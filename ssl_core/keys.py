@@ -16,9 +16,10 @@ from ssl_core.files import root, sha256_file
 PACKAGE = Path(__file__).resolve().parent
 ENTRIES = {
     "pretrain": ["augment", "encoders", "train"],  # and the method's own module
-    "probe": ["encoders", "data.splits", "evaluate.features", "evaluate.probe", "evaluate.floors", "evaluate.metrics",
-              "evaluate.intervals"],
-    "finetune": ["augment", "encoders", "data.splits", "evaluate.finetune", "evaluate.metrics", "evaluate.intervals"],
+    "probe": ["encoders", "data.splits", "evaluate.features", "evaluate.probe", "evaluate.floors", "evaluate.imagenet",
+              "evaluate.metrics", "evaluate.intervals", "evaluate.heads"],
+    "finetune": ["augment", "encoders", "data.splits", "evaluate.finetune", "evaluate.metrics", "evaluate.intervals",
+                 "evaluate.heads"],
 }
 INPUTS = {
     "pretrain": ["data", "unlabelled"],
@@ -28,6 +29,7 @@ INPUTS = {
 SPLIT = {"split_kind", "ratio", "twin", "order_seed", "n_max", "total", "positive"}
 POOLS = {"label_pool", "test_fraction", "part_seed"}
 NETWORK = {"encoder", "encoder_args", "stem", "normalisation"}
+BOOKKEEPING = {"config", "files", "keys", "notebook", "provenance", "runs", "table"}
 CELLS = {"budgets", "protocols", "floors"}  # they name a job's cells, not the job
 
 
@@ -127,8 +129,10 @@ def method_modules(method, method_args=None) -> list:
 
 
 def _shaping(module):
-    """False for what leaves results alone: paths, names, checks of values, and data loading (see the fingerprints)."""
-    return module == "data.splits" or not module.startswith(("files", "config", "keys", "runs", "data."))
+    """False for what leaves results alone: bookkeeping, figures, and data loading (see the fingerprints)."""
+    if module in ("data.splits", "data.stratify"):  # how a budget is drawn from a pool is not in the pool's fingerprint
+        return True
+    return module not in BOOKKEEPING and not module.startswith(("data.", "analysis."))
 
 
 def _file(module):

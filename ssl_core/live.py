@@ -19,7 +19,7 @@ class Live:
         former = former_runs()
         self.expected = {job.folder: cost(job, former).seconds for job in plan.to_run}
         self.before = {job.folder: self.failure(job) for job in plan.to_run}
-        self.rewrite, self.lines, self.spoke = sys.stdout.isatty(), 0, time.monotonic()
+        self.rewrite, self.lines, self.spoke = sys.stdout.isatty(), [], time.monotonic()
 
     def failure(self, job):
         """When its run failed and why, or None."""
@@ -36,15 +36,12 @@ class Live:
                 del self.active[job.folder]
                 seconds = time.monotonic() - started
                 self.ended.append((job, seconds))
-                self.clear()
+                self.draw([])
                 print(f"{self.head(job, number)}  {seconds:.0f} s" if outcome == "done" else
                       f"{self.head(job, number)}  failed: {outcome}", flush=True)
         if self.rewrite:
-            self.clear()
             lines = [f"{self.head(job, number)}  {self.progress(job)}" for job, number, _ in self.active.values()]
-            lines.append(self.summary())
-            print("\n".join(line[:119] for line in lines), flush=True)
-            self.lines = len(lines)
+            self.draw([line[:119] for line in (*lines, self.summary())])
         elif time.monotonic() - self.spoke > HEARTBEAT:
             self.spoke = time.monotonic()
             at_work = "; ".join(f"{job.stage} {job.name} {self.progress(job)}" for job, *_ in self.active.values())
@@ -87,14 +84,16 @@ class Live:
             left += max(expected - spent, 0)
         return left / self.at_once
 
-    def clear(self):
-        """Take back the lines that are to be rewritten."""
-        if self.lines:
-            print(f"\033[{self.lines}F\033[J", end="")
-            self.lines = 0
+    def draw(self, lines):
+        """Lines in place of those drawn last."""
+        if lines != self.lines:
+            if self.lines:
+                print(f"\033[{len(self.lines)}F\033[J", end="")
+            print("".join(line + "\n" for line in lines), end="", flush=True)
+            self.lines = lines
 
     def close(self):
-        self.clear()
+        self.draw([])
 
 
 def clock(seconds):

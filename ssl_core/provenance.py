@@ -28,19 +28,18 @@ def portable(values):
 
 
 def circumstances():
-    """Commit and whether files differ from it ("" outside a repository), Python, system, versions of what computes."""
+    """Commit ("…, with changes" where files differ from it), Python, system, versions of what computes."""
     def git(*words):
         return subprocess.run(["git", *words], cwd=root(), capture_output=True, text=True, check=True).stdout.strip()
     try:
-        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
+        commit = git("rev-parse", "HEAD") + (", with changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
-        commit, dirty = "", False
+        commit = "no repository"
     packages = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
-    return {"git": {"commit": commit, "dirty": dirty}, "python": platform.python_version(),
-            "system": platform.system(), "packages": packages}
+    return {"git": commit, "python": platform.python_version(), "system": platform.system(), "packages": packages}
 
 
 def device_name(wanted):

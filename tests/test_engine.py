@@ -17,7 +17,8 @@ from ssl_core.runs import read_run
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="bulk runs need a POSIX system")
 STUDY = {
-    "name": "toy", "question": "Does it run?", "data": {"dataset": "toy"}, "splits": {"kind": "long_tail", "ratios": [10]},
+    "name": "toy", "question": "Does it run?", "data": {"dataset": "toy"},
+    "splits": {"kind": "long_tail", "ratios": [10]},
     "arms": [{"name": "simclr", "method": "simclr"}], "evaluate": {"budgets": [0.5, 1.0]}, "floors": ["majority"],
 }
 FAILING = {"name": "mae", "method": "mae", "method_args": {"fail": 1}}

@@ -1,10 +1,14 @@
 """What is in a key and what is not: the code that shapes a stage, its parameters, its inputs."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from toy_configs import INPUTS, finetune, pretrain, probe
 
 from ssl_core import keys
+from ssl_core.nb import cells_of
 
 
 @pytest.fixture
@@ -22,9 +26,11 @@ def package(tmp_path, monkeypatch):
         "methods/mae": "from .base import B\nfrom .patches import cut as slice_up\nMASK = 0.75\n",
         "methods/patches": "cut = 1",
         "data/__init__": "from ssl_core.data.cards import load\nfrom .splits import long_tail_split as split\n",
-        "data/cards": "load = 1", "data/splits": "from ssl_core.data.cards import load\nlong_tail_split = 1",
+        "data/cards": "load = 1", "data/splits": "from ssl_core.data.cards import load\n"
+        "from ssl_core.data.stratify import S\nlong_tail_split = 1", "data/stratify": "S = 1",
         "evaluate/__init__": "", "evaluate/features": "from ssl_core.data import split", "evaluate/probe": "C = 1",
         "evaluate/floors": "from ..encoders import taps", "evaluate/metrics": "M = 1", "evaluate/intervals": "I = 1",
+        "evaluate/imagenet": "N = 1", "evaluate/heads": "from ssl_core.table import A", "table": "A = 1",
         "evaluate/finetune": "from ssl_core import augment", "analysis/__init__": "", "analysis/plots": "P = 1",
     }
     for name, text in files.items():
@@ -46,7 +52,7 @@ def test_slices_follow_imports_however_they_are_written(package):
         "train", "clock", "methods.mae", "methods.base", "methods.patches"}
     assert set(keys.code_slice(["encoders"])) == {"encoders", "taps"}
     assert set(keys.code_slice(["evaluate.floors", "evaluate.features"])) == {
-        "evaluate.floors", "encoders", "taps", "evaluate.features", "data.splits"}
+        "evaluate.floors", "encoders", "taps", "evaluate.features", "data.splits", "data.stratify"}
 
 
 @pytest.mark.parametrize("module, old, new, hit", [
@@ -62,6 +68,7 @@ def test_slices_follow_imports_however_they_are_written(package):
     ("clock", "    return", "\n\n    # a comment\n    return", set()),
     ("analysis/plots", "1", "2", set()),
     ("files", "1", "2", set()),
+    ("table", "1", "2", set()),
     ("data/cards", "1", "2", set()),
     ("methods/__init__", "'mae': MAE", "'mae': MAE, 'other': MAE", set()),
 ])
@@ -128,3 +135,15 @@ def test_files_enter_by_content(package):
 def test_a_missing_input_is_named(package):
     with pytest.raises(ValueError, match="needs the input 'unlabelled'; given are: data"):
         keys.make_key("pretrain", pretrain(), {"data": "x"})
+
+
+@pytest.mark.parametrize("notebook, stage", [
+    ("10_pretrain", "pretrain"), ("20_probe", "probe"), ("30_finetune", "finetune")])
+def test_what_a_notebook_imports_is_in_its_key_or_leaves_results_alone(notebook, stage):
+    path = Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb"
+    code = "\n".join(source for source, _ in cells_of(path) if source.startswith(("import ", "from ")))
+    imported = set(keys._imports("", ast.parse(code)))
+    shaping = {module for module in imported if keys._shaping(module)}
+    if stage == "probe":
+        shaping.remove("train")  # of which it takes only `use_device`
+    assert shaping and shaping <= set(keys.code_slice(keys.ENTRIES[stage]))

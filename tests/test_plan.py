@@ -111,7 +111,7 @@ def test_an_arm_may_start_from_another(project):
 @pytest.mark.parametrize("changes, message", [
     ({"arms": [{"name": "a", "method": "moco"}]}, "arms.a: method 'moco' is unknown; there are: simclr, mae"),
     ({"data": {"dataset": "toys"}}, "arms.simclr: no data set 'toys'; params/data holds toy"),
-    ({"evaluate": {"protocols": ["finetune"], "finetune": {"lrr": 1}}}, "evaluate.finetune of simclr: lrr: unknown key"),
+    ({"evaluate": {"protocols": ["finetune"], "finetune": {"lrr": 1}}}, "finetune of simclr: lrr: unknown key"),
     ({"splits": STUDY["splits"] | {"n_max": 999}}, "arms.simclr: .*999 images"),
     ({"arms": [{"name": "a", "method": "mae"}, {"name": "b", "method": "mae"}]}, "arms a and b are the same"),
 ])
@@ -150,7 +150,9 @@ def test_probes_of_older_encoders_rest_on_them(project):
 
 
 @pytest.mark.parametrize("path, old, new", [
-    ("ssl_core/analysis/plots.py", "P = 1", "P = 2"), ("notebooks/10_pretrain.ipynb", "# 10_pretrain", "# Pretraining")])
+    ("ssl_core/analysis/plots.py", "P = 1", "P = 2"),
+    ("notebooks/10_pretrain.ipynb", "# 10_pretrain", "# Pretraining"),
+])
 def test_an_edited_figure_or_text_remakes_reports_and_no_result(project, path, old, new):
     run(project)
     edit(project / path, old, new)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -162,18 +163,12 @@ def test_two_processes_never_make_the_same_run():
 
 
 def test_the_table_has_the_same_bytes_however_the_work_came(project):
-    class Job:
-        older = False
-
-        def __init__(self, run, arm):
-            self.folder, self.params, self.cells = run.folder, {"arm": arm}, run.cfg.cells()
-
     jobs = []
     for ratio in (100, 20, 3):
         run = probed(project, probe(), finished(pretrain(arm="old", ratio=ratio)))
         for cell in run.cfg.cells():
             run.write_cell(cell.id, ROWS)
-        jobs.append(Job(run, "new"))
+        jobs.append(SimpleNamespace(folder=run.folder, cfg=pretrain(arm="new"), cells=run.cfg.cells(), older=False))
     one, other = runs.collect(jobs), runs.collect(jobs[::-1])
     assert one.to_csv() == other.to_csv() and len(one) == 3 * 4 * len(ROWS)
     assert one.ratio.tolist() == sorted(one.ratio, key=float) and set(one.arm) == {"new"}

@@ -14,7 +14,8 @@ PRETENDED = {  # the code that shapes results is a line each, to be edited
     "methods/__init__": "from ssl_core.methods.simclr import SimCLR\nfrom ssl_core.methods.mae import MAE\n"
                         "METHODS = {'simclr': SimCLR, 'mae': MAE}\n",
     "methods/simclr": "SimCLR = 1\nTAU = 0.5\n", "methods/mae": "MAE = 1\n", "evaluate/__init__": "",
-    **{f"evaluate/{name}": "V = 1" for name in ("features", "probe", "floors", "metrics", "intervals", "finetune")},
+    **{f"evaluate/{name}": "V = 1" for name in ("features", "probe", "floors", "imagenet", "metrics", "intervals",
+                                                "heads", "finetune")},
     "report": "from ssl_core.files import outputs\n\ndef build(study):\n    page = outputs() / study / 'index.html'\n"
               "    page.write_text((outputs() / study / 'plan.json').read_text())\n    return page\n",
 }
@@ -83,7 +84,7 @@ def make_project(folder):
                                        ("30_finetune", "finetune", finetune(image_size=8, ratio=10), EVALUATE)):
         opening = OPEN.format(config=type(cfg).__name__, stage=stage)
         write_notebook(folder / "notebooks" / f"{notebook}.ipynb", cfg.model_dump(), [opening, body])
-    write_notebook(folder / "notebooks" / "40_compare.ipynb", {"study": "toy", "study_file": ""}, [COMPARE])
+    write_notebook(folder / "notebooks" / "40_compare.ipynb", {"study": "toy"}, [COMPARE])
     return folder
 
 
@@ -93,7 +94,8 @@ def write_notebook(path, parameters, bodies):
     cells += [{"cell_type": "code", "id": f"cell{i}", "metadata": {"tags": [] if i else ["parameters"]},
                "source": source, "outputs": [], "execution_count": None} for i, source in enumerate(sources)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))
+    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(notebook))
 
 
 def edit(path, old, new):
