@@ -171,7 +171,7 @@ def datasets(arguments):
             print(f"    not here: {' '.join(str(error).split())}")
             continue
         frame = data.frame()
-        counts = frame.assign(label=frame.label.astype(str)).groupby(["part", "label"]).size().unstack(fill_value=0)
+        counts = frame.assign(label=frame.label.astype(str)).groupby(["label", "part"]).size().unstack(fill_value=0)
         print(f"    {len(data):,} images {data.images.shape[1]} × {data.images.shape[2]} × {data.images.shape[3]}, "
               f"{data.task}{', synthetic' if data.synthetic else ''}; {card.licence}")
         print("    " + counts.to_string().replace("\n", "\n    "))
@@ -182,7 +182,8 @@ def methods(arguments):
     from ssl_core.methods import METHODS
 
     for name, method in METHODS.items():
-        print(f"{name:12} {sys.modules[method.__module__].__doc__.splitlines()[0]}")
+        paper = sys.modules[method.__module__].__doc__.split("\n\n")[0]
+        print(f"{name:12} {' '.join(paper.split())}")
 
 
 def schema(arguments):

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from ssl_core.files import atomic_json, atomic_write, outputs, root, sha256_file
 from ssl_core.keys import PACKAGE, code_slice
 from ssl_core.live import Live
-from ssl_core.nb import cells_of, end_with_parent
+from ssl_core.nb import cells_of, end_with_parent, without_grammar
 from ssl_core.plan import make_plan, shown
 from ssl_core.runs import collect
 from ssl_core.states import TO_RUN
@@ -28,6 +28,9 @@ def run_study(study, jobs=None, older_code=False, options=()) -> int:
 
     jobs: at once, in place of the study's. options: handed on to Snakemake.
     """
+    if os.name == "nt":
+        print("bulk runs need Linux, macOS or WSL; on Windows itself single notebooks run: see --dry-run --commands")
+        return 1
     folder = outputs() / study.name
     (folder / ".locks").mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".locks" / "study.lock", timeout=0)
@@ -133,6 +136,7 @@ def compare(folder, study) -> bool:
 
 def show(folder, study):
     """The page, from whatever the comparison last put out → where it lies."""
+    without_grammar()
     from ssl_core.report import build
 
     return shown(build(study)) if (folder / f"{COMPARE}.ipynb").exists() else "no page, as there is no comparison"

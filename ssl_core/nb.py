@@ -68,7 +68,13 @@ def execute(notebook, folder, parameters, report="report.ipynb"):
     (folder / "failed.ipynb").unlink(missing_ok=True)
 
 
+def without_grammar():
+    """Spare imports of nbformat a second each: a grammar that jsonschema builds to check addresses no notebook has."""
+    sys.modules.setdefault("rfc3987_syntax", None)
+
+
 def _papermill(notebook, running, parameters):
+    without_grammar()
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -116,7 +122,7 @@ def lease_graphics_card(locks, count):
     """Show this process one of `count` cards that no other job of the study holds; the lease ends with the process."""
     from filelock import FileLock, Timeout
 
-    while count and "CUDA_VISIBLE_DEVICES" not in os.environ:
+    while "CUDA_VISIBLE_DEVICES" not in os.environ:  # a cluster has set it
         for card in range(count):
             lock = FileLock(locks / f"card{card}.lock", timeout=0)
             with contextlib.suppress(Timeout):
@@ -139,14 +145,14 @@ def main(argv=None):
     from ssl_core.runs import mark_failed, read_run
 
     os.environ["SSL_CORE_BATCH"] = "1"  # static figures, no widgets, no progress bars
-    notebook, folder = arguments.notebook.resolve(), arguments.folder
+    notebook, folder = arguments.notebook.resolve(), arguments.folder.resolve()
     makes_run = arguments.report == "report.ipynb"
-    lease = lease_graphics_card(folder.parents[2] / ".locks", arguments.gpus)
+    lease = lease_graphics_card(folder.parents[2] / ".locks", arguments.gpus) if arguments.gpus else None
     before = stamp(notebook)
     try:
         execute(notebook, folder, arguments.params, arguments.report)
         if makes_run and not (folder / "done.json").exists():
-            raise RuntimeError(f"{notebook.name} ended, but {folder.name} is not finished: it made another key's run")
+            raise RuntimeError(f"{notebook.name} made another run than {folder.name}; was code edited meanwhile?")
     except RuntimeError as error:
         if makes_run and "is being made by another process" not in str(error):
             mark_failed(folder, str(error))

@@ -155,3 +155,18 @@ def test_parameters_arrive_as_they_are(tmp_path, monkeypatch):
     values = {"a": 1e-05, "b": [0.5, {"deep": "text", "none": None}]}
     execute(tmp_path, monkeypatch, f"assert (a, b) == ({values['a']!r}, {values['b']!r})", values)
     assert (tmp_path / "out" / "report.ipynb").exists()
+
+
+def test_jobs_share_out_graphics_cards(tmp_path, monkeypatch):
+    held = []
+    for card in ("0", "1"):
+        monkeypatch.setattr(os, "environ", {})
+        held.append(nb.lease_graphics_card(tmp_path, 2))
+        assert os.environ == {"CUDA_VISIBLE_DEVICES": card}
+    assert nb.lease_graphics_card(tmp_path, 2) is None  # a cluster has chosen already
+    held[0].release()
+    monkeypatch.setattr(os, "environ", {})
+    held[0] = nb.lease_graphics_card(tmp_path, 2)
+    assert os.environ == {"CUDA_VISIBLE_DEVICES": "0"}
+    for lease in held:
+        lease.release()
