@@ -86,7 +86,8 @@ class RunConfig(Values):
         """The arguments of `data.pools`, by name."""
         names = ("split_kind", "ratio", "twin", "draw_seed", "order_seed", "positive", "label_pool", "test_fraction",
                  "part_seed")
-        return {name: getattr(self, name) for name in names} | {"n_max": self.n_max or None, "total": self.total or None}
+        values = {name: getattr(self, name) for name in names}
+        return values | {"n_max": self.n_max or None, "total": self.total or None}
 
 
 class PretrainConfig(RunConfig):
@@ -275,7 +276,8 @@ class Study(Values):
             if arm.epochs and arm.steps:
                 raise ValueError(f"arms.{arm.name}: give epochs or steps, not both")
             if missing := set(arm.ratios or []) - set(self.splits.ratios):
-                raise ValueError(f"arms.{arm.name}: ratio {min(missing):g} is not among splits.ratios {self.splits.ratios}")
+                raise ValueError(f"arms.{arm.name}: ratio {min(missing):g} is not among splits.ratios "
+                                 f"{self.splits.ratios}")
         return self
 
 
@@ -311,6 +313,8 @@ def explain(error: ValidationError, where: str) -> str:
         text = f"{key}: missing"
     elif isinstance(value, str) and first["type"] in ("float_type", "int_type"):
         text = f"{key}: {value!r} is text, not a number (in YAML write 1.0e-3, not 1e-3)"
+    elif isinstance(value, str) and first["type"] in ("list_type", "dict_type"):
+        text = f"{key}: {value!r} is text, not a list or mapping (with papermill write -y '{key}: {value}')"
     elif first["type"] == "value_error":
         text = f"{first['ctx']['error']}" if not first["loc"] else f"{key}: {first['ctx']['error']}"
     else:

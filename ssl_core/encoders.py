@@ -119,7 +119,7 @@ def build_encoder(cfg, seed, mean=None, std=None, taps=()):
 
 
 def pixel_statistics(images):
-    """Mean and standard deviation per channel, in [0, 1], as three numbers each. images: (N, C, S, S) uint8, C 1 or 3."""
+    """Mean and standard deviation per channel, in [0, 1], three numbers each. images: (N, C, S, S) uint8, C 1 or 3."""
     per_channel = images.reshape(len(images), images.shape[1], -1).astype("float64") / 255
     repeat = 3 // images.shape[1]
     return tuple(per_channel.mean((0, 2)).tolist() * repeat), tuple(per_channel.std((0, 2)).tolist() * repeat)

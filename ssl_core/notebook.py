@@ -1,8 +1,9 @@
-"""What every notebook shares: parameters into a configuration, one-line warnings, a headline, sliders that also print."""
+"""What notebooks share: parameters into a configuration, one-line warnings, a headline, sliders that also print."""
 
 import os
 import warnings
 
+import pandas as pd
 from IPython.display import Markdown, display
 
 from ssl_core.analysis.plots import use_style
@@ -35,3 +36,15 @@ def explore(draw, **choices):
     import ipywidgets  # only where there is somebody to move a slider
     return ipywidgets.interact(draw, **{name: ipywidgets.SelectionSlider(options=values, description=name)
                                         for name, values in choices.items()})
+
+
+FACTS = ("key", "device", "threads", "seconds", "peak_memory_mb", "images_per_s", "steps", "n_unlabelled", "git")
+
+
+def conclude(headline, sentence, alarms, run):
+    """Write the result and its alarms on top of the report, and show what is known of the run."""
+    text = " ".join(f"**Alarm:** {alarm}" for alarm in alarms) or "No alarms."
+    headline.update(Markdown(f"{sentence} {text}"))
+    display(Markdown(text))
+    known = {name: run.record[name] for name in FACTS if run.record.get(name) not in (None, "")}
+    return pd.Series(known, name=run.folder.name).to_frame()

@@ -28,7 +28,8 @@ def stored(test, head, about):
     """The arrays of a cell: test probabilities with what judges them, the head's arrays, and notes as JSON text."""
     return {"probabilities": test.probabilities, "labels": test.labels, "groups": test.groups,
             "classes": np.array(test.classes, str), "frequency": np.array(test.frequency or (), str),
-            "task": np.array(test.task), "about": np.array(json.dumps(about, default=str)), **{f"head/{name}": array for name, array in head.items()}}
+            "task": np.array(test.task), "about": np.array(json.dumps(about, default=str)),
+            **{f"head/{name}": array for name, array in head.items()}}
 
 
 def save_heads(run, about):
@@ -52,5 +53,30 @@ def cell_table(run):
     """The rows of all cells that a run has, as a DataFrame with the cell's id in `cell`."""
     tables = [read_text(run.path(f"cells/{cell.id}.csv")).assign(cell=cell.id) for cell in run.cfg.cells()
               if run.path(f"cells/{cell.id}.csv").exists()]
-    table = pd.concat(tables, ignore_index=True)
+    return numbers(pd.concat(tables, ignore_index=True))
+
+
+def numbers(table):
     return table.assign(**{name: pd.to_numeric(table[name]) for name in NUMBERS})
+
+
+def headline_rows(table):
+    """The rows that sum a cell up: balanced accuracy over all test images."""
+    return table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")]
+
+
+def beside(run):
+    """Headline rows of what other runs of the study have left for the same draw: the floors, and the twin's encoder.
+
+    What has not run yet is not in it. Nothing is read by the name of a folder.
+    """
+    own = run.origin.get("parameters", {})
+    split = {name: own.get(name) for name in ("arm", "ratio", "order_seed")}
+    found = []
+    for path in sorted(run.folder.parent.parent.glob("*/*/cells/*.csv")):
+        if path.parent.parent != run.folder:
+            rows = headline_rows(numbers(read_text(path)))
+            rows = rows[(rows.draw_seed == run.cfg.draw_seed) & (rows.budget_seed == run.cfg.budget_seed)]
+            twin = own and (rows[list(split)] == pd.Series(split)).all(axis=1) & (rows.twin != own.get("twin"))
+            found.append(rows[(rows.pretrain_dataset == "") | twin])
+    return pd.concat(found, ignore_index=True) if found else headline_rows(cell_table(run)).iloc[:0]
