@@ -77,6 +77,8 @@ def beside(run):
         if path.parent.parent != run.folder:
             rows = headline_rows(numbers(read_text(path)))
             rows = rows[(rows.draw_seed == run.cfg.draw_seed) & (rows.budget_seed == run.cfg.budget_seed)]
-            twin = own and (rows[list(split)] == pd.Series(split)).all(axis=1) & (rows.twin != own.get("twin"))
-            found.append(rows[(rows.pretrain_dataset == "") | twin])
+            wanted = rows.pretrain_dataset == ""
+            if own:
+                wanted |= (rows[list(split)] == pd.Series(split)).all(axis=1) & (rows.twin != own["twin"])
+            found.append(rows[wanted])
     return pd.concat(found, ignore_index=True) if found else headline_rows(cell_table(run)).iloc[:0]
