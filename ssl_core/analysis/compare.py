@@ -94,13 +94,13 @@ def cost_sentence(found, metric, arm, ratio, where):
 
 
 def job_sentence(rows, others):
-    """The headline of one job: balanced accuracy at its smallest and largest budget, with what stands beside it.
+    """The headline of one job: its best balanced accuracy at the smallest and largest budget, and what is beside it.
 
     rows: the job's headline rows; others: those of the floors and the twin at the same draw, as far as they are there.
     """
     rows, parts = rows.dropna(subset="value"), []
     for budget in sorted({rows.budget.min(), rows.budget.max()}):
-        row = rows[rows.budget == budget].iloc[0]
+        row = rows[rows.budget == budget].sort_values("value", kind="stable").iloc[-1]
         text = f"{words(row.arm)}, {words(row.protocol)}, {row.n_labelled:,.0f} labels: {100 * row.value:.1f} %"
         text += "" if np.isnan(row.low) else f" ({100 * row.low:.1f} to {100 * row.high:.1f} over {row.interval})"
         same = others[(others.budget == budget) & others.protocol.isin([row.protocol, "none", "finetune"])]
