@@ -127,7 +127,7 @@ def measured_table(plan) -> str:
     from ssl_core.cost import alike, work
     from ssl_core.data import load
     from ssl_core.data.pools import pools
-    from ssl_core.train import measure
+    from ssl_core.measure import measure
 
     rows = {}
     for job in plan.jobs:

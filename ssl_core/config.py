@@ -187,6 +187,13 @@ class Data(Values):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     part_seed: Count = 0
 
+    @model_validator(mode="after")
+    def _own_labels(self):
+        if self.evaluate_on and self.label_pool == "as_pretrain":
+            raise ValueError("label_pool as_pretrain takes its labels from the pretraining images, so it cannot go with "
+                             "evaluate_on; use balanced or natural")
+        return self
+
 
 class Splits(Values):
     """Which imbalances are cut; split number i uses draw_seeds[i] and order_seeds[i]."""
