@@ -1,6 +1,7 @@
 """What a pretraining would cost on this machine: a few steps of it, timed, and the memory they need."""
 
 import time
+import warnings
 
 import psutil
 import torch
@@ -24,7 +25,9 @@ def measure(cfg, images, steps=10):
     """
     device = use_device(cfg.device, cfg.threads)
     statistics = pixel_statistics(images) if cfg.normalisation == "dataset" else ()
-    encoder = build_encoder(cfg, cfg.seed, *statistics)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the notebook says what is to be said of the stem
+        encoder = build_encoder(cfg, cfg.seed, *statistics)
     method = methods.build(cfg.method, encoder, Augment(cfg.recipe, cfg.image_size), len(images), cfg.seed,
                            **cfg.method_args).to(device, memory_format=torch.channels_last).train()
     optimiser = create_optimizer_v2(method, OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay,
