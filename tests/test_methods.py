@@ -58,6 +58,16 @@ def test_forward_writes_no_state(name):
     assert torch.equal(first, second)
 
 
+def test_half_precision_reaches_the_network_and_not_the_loss(name):
+    method = make(name).train()
+    views = draw_views(method)
+    with torch.autocast("cpu", torch.bfloat16):
+        step = method(*views)
+    step.loss.mean().backward()
+    assert step.loss.dtype == torch.float32 and step.loss.isfinite().all()
+    torch.testing.assert_close(step.loss, make(name).train()(*views).loss, atol=0.1, rtol=0.1)
+
+
 def test_two_identical_images_get_different_views(name):
     method = make(name)
     image = torch.from_numpy(draw_images(1))
@@ -186,11 +196,14 @@ def test_mae_panel_pastes_only_what_was_removed(norm_pix):
     gone = (panel["removed"] > 0).expand_as(x)
     assert panel["removed"].mean() == 0.75
     assert all(0 <= panel[name].min() and panel[name].max() <= 1 for name in panel)
-    for name in ("masked", "pasted"):
+    for name in ("masked", "pasted", "floor"):
         assert torch.equal(panel[name][~gone], x[~gone])
     assert torch.equal(panel["pasted"][gone], panel["reconstruction"][gone])
     colour = panel["masked"][0, :, gone[0, 0]]
     torch.testing.assert_close(colour, x[0, :, ~gone[0, 0]].mean(1, keepdim=True).expand_as(colour))
+
+    own_mean = x.view(-1, 3, 4, 4, 4, 4).mean((1, 3, 5), keepdim=True).expand(-1, 3, -1, 4, -1, 4).reshape(x.shape)
+    torch.testing.assert_close(panel["floor"][gone], (own_mean if norm_pix else panel["masked"])[gone])
 
     psnr, ssim = masked_quality(x, (x - 0.1 * panel["removed"]), panel["removed"])
     np.testing.assert_allclose(psnr, 20, atol=1e-3)  # an error of 0.1 of the range in every removed pixel

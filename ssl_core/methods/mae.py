@@ -81,7 +81,7 @@ class MAE(Method):
             if width % 4:
                 raise ValueError(f"{what} is {width}; sine-cosine positions need a multiple of 4")
         self.grid, self.patch_size = backbone.patch_embed.grid_size, backbone.patch_embed.patch_size[0]
-        length = self.grid[0] * self.grid[1]
+        length = math.prod(self.grid)
         if self.grid[0] * self.patch_size != encoder.spec["size"]:
             raise ValueError(f"{encoder.spec['size']} px cannot be cut into patches of {self.patch_size} px; "
                              "give encoder_args a patch_size that divides it")
@@ -109,7 +109,7 @@ class MAE(Method):
         """One view and the noise that decides which patches are removed: float (B, 3, S, S) and (B, L)."""
         x = self.augment(images, generator)
         source = x.device if generator is None else generator.device
-        return x, torch.rand(len(x), math.prod(self.grid), generator=generator, device=source).to(x.device)
+        return x, torch.rand(len(x), len(self.positions), generator=generator, device=source).to(x.device)
 
     def encode(self, x, noise):
         """The encoder on what is left of x: tokens (B, prefix + K, D), keep (B, K), mask (B, L)."""
@@ -122,10 +122,9 @@ class MAE(Method):
 
     def decode(self, tokens, keep):
         """Every patch from the visible tokens, with mask tokens in the places of the others: (B, L, p·p·3)."""
-        prefix, length = self.encoder.backbone.num_prefix_tokens, len(self.positions)
-        tokens = self.embed(tokens)
+        prefix, tokens = self.encoder.backbone.num_prefix_tokens, self.embed(tokens)
         b, _, width = tokens.shape
-        places = self.mask_token.to(tokens.dtype).expand(b, length, width)
+        places = self.mask_token.to(tokens.dtype).expand(b, len(self.positions), width)
         places = places.scatter(1, keep[:, :, None].expand(-1, -1, width), tokens[:, prefix:]) + self.positions
         return self.decoder(torch.cat([tokens[:, :prefix], places], 1))[:, prefix:]
 
@@ -137,22 +136,24 @@ class MAE(Method):
     @torch.no_grad()
     def reconstruct(self, x, noise):
         """What a panel shows, each (B, 3, S, S) in [0, 1]: `original`; `masked`, removed patches filled with the mean
-        colour of the others; `reconstruction`; `pasted`, with the original where it was visible; and `removed`
-        (B, 1, S, S), 1 or 0.
+        colour of the others; `reconstruction`; `pasted`, with the original where it was visible; `floor`, what `pasted`
+        has to beat; and `removed` (B, 1, S, S), 1 or 0.
 
-        With norm_pix a prediction has no mean and spread of its own and is shown with those of the true patch: its
-        error then compares with a fill by each patch's own mean, not with `masked`.
+        With norm_pix a prediction has no mean and spread of its own and is shown with those of the true patch: `floor`
+        then is a fill by each patch's own mean; else it is `masked`.
         """
         tokens, keep, mask = self.encode(x, noise)
         pred, size = self.decode(tokens, keep).float(), self.patch_size
+        removed = unpatchify(mask[:, :, None].expand(-1, -1, size**2), size)
+        colour = (x * (1 - removed)).sum((2, 3), keepdim=True) / (1 - removed).sum((2, 3), keepdim=True)
+        masked = floor = torch.where(removed > 0, colour, x)
         if self.norm_pix:
             mean, std = patch_statistics(patchify(x, size))
             pred = pred * std + mean
-        removed = unpatchify(mask[:, :, None].expand(-1, -1, size**2), size)
-        colour = (x * (1 - removed)).sum((2, 3), keepdim=True) / (1 - removed).sum((2, 3), keepdim=True)
+            floor = torch.where(removed > 0, unpatchify(mean.expand_as(pred), size), x)
         reconstruction = unpatchify(pred, size).clamp(0, 1)
-        return {"original": x, "masked": torch.where(removed > 0, colour, x), "reconstruction": reconstruction,
-                "pasted": torch.where(removed > 0, reconstruction, x), "removed": removed}
+        return {"original": x, "masked": masked, "reconstruction": reconstruction, "floor": floor, "removed": removed,
+                "pasted": torch.where(removed > 0, reconstruction, x)}
 
 
 def masked_quality(original, filled, removed):
