@@ -58,6 +58,7 @@ RECIPES = {
     "e_published": {**_SMALL, "scale": (0.08, 0.1)},                # as published: views share under 10 % of the image
 }
 
+EVENTS = ("flip", "vflip", "rotate90", "jitter_p", "gray_p", "blur_p", "solarize_p")
 CHUNK = 2**18   # values worked on at a time on a CPU: 1 MB of float32, half a usual second-level cache
 
 
@@ -74,6 +75,9 @@ class Augment:
         self.name = recipe if isinstance(recipe, str) else "custom"
         self.recipe = {**OFF, **given}
         self.size = int(size)
+        # Half the width of the blur's kernel; beyond 4 sigma its taps would be under 1e-4.
+        widest = math.ceil(4 * self.recipe["blur_sigma"][1])
+        self.radius = min(max(1, int(self.recipe["blur_kernel"] * self.size) // 2), widest, self.size - 1)
 
     def __repr__(self):
         said = ", ".join(f"{key}={value}" for key, value in self.recipe.items() if value != OFF[key])
@@ -85,113 +89,123 @@ class Augment:
         acts = {"saturation": jitter[SATURATION] * p, "hue": jitter[HUE] * p, "grayscale": self.recipe["gray_p"]}
         return tuple(name for name, amount in acts.items() if channels == 1 and amount)
 
-    @torch.no_grad()
     def __call__(self, images, generator=None, strength=None):
         """images: (B, C, H, W) uint8, C 1 or 3. Returns (B, 3, size, size) float32 in [0, 1].
 
-        generator: source of all random numbers, on any device. strength: (B,) in [0, 1], how far an image goes
-        from no change (0) to the recipe (1): magnitudes and the probabilities of all-or-nothing operations shrink.
+        generator: source of all random numbers, on any device. strength: (B,) in [0, 1], by which each image's
+        magnitudes and probabilities are multiplied: 0 no change, 1 the recipe.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"Augment takes uint8 images (B, 1 or 3, H, W) as stored, got {images.dtype} "
                              f"{tuple(images.shape)}: pass them before any scaling or normalising")
         n, channels, height, width = images.shape
-        draw = self.draw(n, height, width, generator, strength, images.device)
-        if images.device.type != "cpu":
-            return self.apply(images, draw).expand(-1, 3, -1, -1).contiguous()
-        views = torch.empty(n, 3, self.size, self.size)
-        order = draw["hue_at"].argsort(stable=True)
-        draw = {name: value.index_select(0, order) for name, value in draw.items()}
-        step = max(1, CHUNK // (channels * max(height * width, self.size**2)))
-        for start in range(0, n, step):
-            rows = slice(start, start + step)
-            images_ = images.index_select(0, order[rows])
-            views[order[rows]] = self.apply(images_, {name: value[rows] for name, value in draw.items()})
-        return views
+        with torch.inference_mode():
+            draw = self.draw(n, height, width, generator, strength, images.device)
+            if images.device.type == "cpu":
+                chunk = max(1, CHUNK // (channels * max(height * width, self.size**2)))
+                views, where = self.apply_sorted(images, draw, chunk)
+            else:
+                views = self.apply(images, draw).clamp_(0, 1).expand(-1, 3, -1, -1)
+                where = torch.arange(n, device=images.device)
+        return views.index_select(0, where)   # a tensor that autograd may keep
 
     def draw(self, n, height, width, generator=None, strength=None, device="cpu"):
-        """Everything random about n views, as a dict of (n, ...) tensors. The same numbers for every recipe."""
-        r = self.recipe
+        """Everything random about n views, and what follows from it alone, as a dict of (n, ...) tensors.
+
+        The random numbers are the same for every recipe.
+        """
+        r, size = self.recipe, self.size
         source = generator.device if generator is not None else device
         u = torch.rand(n, 40, generator=generator, device=source).to(device, non_blocking=True)
-        area, aspect, corner, amount, order, single = u.split((10, 10, 2, 4, 4, 10), 1)
-        flip, vflip, turn, quarter, jitter, gray_, blur, sigma, solarize, angle = single.unbind(1)
+        area, aspect, corner, amount, order, chance, single = u.split((10, 10, 2, 4, 4, 7, 3), 1)
+        quarter, sigma, angle = single.unbind(1)
         s = torch.ones(n, device=u.device)
         if strength is not None:
             if tuple(strength.shape) != (n,):
                 raise ValueError(f"strength needs one number per image, ({n},), got {tuple(strength.shape)}")
             s = strength.to(u.device, torch.float32, non_blocking=True)
+        happens = chance < s[:, None] * ops.constant([r[name] for name in EVENTS], u.device)
+        flip, vflip, turn, jittered, grayed, blurred, solarized = happens.unbind(1)
 
-        spread = [value * s for value in r["jitter"]]
-        factors = [torch.lerp((1 - spread[k]).clamp_min(0), 1 + spread[k], amount[:, k]) for k in range(HUE)]
-        factors = torch.stack((*factors, torch.ones_like(s)), 1)
+        turns = (4 * quarter).floor() * turn
+        # a quarter turn is a flip, then a transposition
+        flip, vflip = flip ^ (turns == 1) ^ (turns == 2), vflip ^ (turns >= 2)
+        box = crop_boxes(area, aspect, corner, s[:, None], height, width, r["scale"], r["ratio"])
+
+        spread = s[:, None] * ops.constant(r["jitter"], u.device)
+        low = (1 - spread).clamp_min(0)
+        factors = low + (1 + spread - low) * amount
+        factors[:, HUE] = 1   # nothing to blend
+        hue = spread[:, HUE] * (2 * amount[:, HUE] - 1) * jittered
         rounds = order.argsort(1)
-        jittered = jitter < r["jitter_p"]
         hue_at = torch.where(jittered, (rounds == HUE).int().argmax(1), -1)
         matrix, offset = ops.jitter_matrices(rounds, factors, hue_at)
-        turns = torch.where(turn < r["rotate90"] * s, (4 * quarter).floor(), 0)
-        blurred = blur < r["blur_p"]
-        sigma_low, sigma_high = r["blur_sigma"]
+
+        low, high = r["blur_sigma"]
+        sigma = (low + (high - low) * sigma) * s * blurred
         return {
-            "box": crop_boxes(area, aspect, corner, s, height, width, r["scale"], r["ratio"]),
-            # a quarter turn is a flip, then a transposition
-            "flip": (flip < r["flip"] * s) ^ (turns == 1) ^ (turns == 2),
-            "vflip": (vflip < r["vflip"] * s) ^ (turns >= 2),
+            "box": box, "flip": flip, "vflip": vflip, "place": ops.places(box, flip, vflip, size, height, width),
             "transpose": turns % 2 == 1,
-            "rounds": rounds,
-            "factors": factors,
-            "hue": torch.where(jittered, spread[HUE] * (2 * amount[:, HUE] - 1), 0),
-            "hue_at": hue_at,
-            "matrix": matrix,
-            "offset": offset,
-            "gray": gray_ < r["gray_p"] * s,
-            "blur": blurred,
-            "sigma": torch.where(blurred, (sigma_low + (sigma_high - sigma_low) * sigma) * s, 0),
-            "solarize": solarize < r["solarize_p"] * s,
-            "angle": (2 * angle - 1) * r["rotate"] * s,
+            "rounds": rounds, "factors": factors, "hue_at": hue_at, "matrix": matrix, "offset": offset,
+            "hue": hue, "shift": ops.hue_shifts(hue),
+            "gray": grayed,
+            "blur": blurred, "sigma": sigma, "kernel": ops.gaussian_kernels(sigma, self.radius),
+            "solarize": solarized,
+            "angle": (2 * angle - 1) * s * r["rotate"],
         }
 
+    def apply_sorted(self, images, draw, chunk):
+        """Views in another order, chunk by chunk, and where each image's view is: (B, 3, size, size) and (B,)."""
+        # Images that shift their hue in the same round go together, within them those with blur.
+        order = (2 * draw["hue_at"] + draw["blur"]).argsort()
+        counts = torch.unique_consecutive(draw["hue_at"][order], return_counts=True)[1].tolist()
+        sizes = [min(chunk, count - start) for count in counts for start in range(0, count, chunk)]
+        chunks = [value.index_select(0, order).split(sizes) for value in (images, *draw.values())]
+        views = torch.empty(len(images), 3, self.size, self.size)
+        for rows, images, *values in zip(views.split(sizes), *chunks, strict=True):
+            x = self.apply(images, dict(zip(draw, values, strict=True)))
+            torch.clamp(x.expand(-1, 3, -1, -1), 0, 1, out=rows)
+        return views, order.argsort()
+
     def apply(self, images, draw):
-        """The recipe with given draws. images: (n, C, H, W) uint8. Returns (n, C, size, size) float32 in [0, 1]."""
+        """The recipe with given draws: (n, C, H, W) uint8 -> (n, C, size, size) float32, in [0, 1] but for rounding."""
         r, size = self.recipe, self.size
         x = images.float().mul_(1 / 255)
         if r["scale"] is not None or r["flip"] or r["vflip"] or r["rotate90"] or x.shape[2:] != (size, size):
-            x = ops.crop_resize(x, draw["box"], draw["flip"], draw["vflip"], size)
+            x = ops.crop_resize(x, draw["box"], draw["place"])
         if r["rotate90"]:
-            x = ops.on_drawn(draw["transpose"], x, lambda x, rows: x.mT)
+            x = ops.on_drawn(draw["transpose"], x, lambda x, rows: x.mT.clone())
         if r["jitter_p"] and any(r["jitter"]):
-            x = ops.color_jitter(x, draw["matrix"], draw["offset"], draw["hue_at"], draw["hue"])
+            x = ops.color_jitter(x, draw["matrix"], draw["offset"], draw["hue_at"], draw["shift"])
         if r["gray_p"] and x.shape[1] == 3:
-            x = ops.on_drawn(draw["gray"], x, lambda x, rows: ops.gray(x).repeat(1, 3, 1, 1))
+            x = ops.on_drawn(draw["gray"], x, lambda x, rows: ops.gray(x))
         if r["blur_p"]:
-            # SimCLR's kernel; beyond 4 sigma its taps are under 1e-4
-            radius = min(max(1, int(r["blur_kernel"] * size) // 2), math.ceil(4 * r["blur_sigma"][1]), size - 1)
-            x = ops.on_drawn(draw["blur"], x, lambda x, rows: ops.gaussian_blur(x, draw["sigma"][rows], radius))
+            x = ops.on_drawn(draw["blur"], x, lambda x, rows: ops.gaussian_blur(x, draw["kernel"][rows]))
         if r["solarize_p"]:
             x = ops.on_drawn(draw["solarize"], x, lambda x, rows: ops.solarize(x))
         if r["rotate"]:
             x = ops.rotate(x, draw["angle"])
-        return x.clamp_(0, 1)   # sums of weights round
+        return x
 
 
 def crop_boxes(area, aspect, corner, s, height, width, scale, ratio):
     """(n, 4) of top, left, height, width, in whole pixels, as torchvision's RandomResizedCrop draws them.
 
     Ten tries of area and aspect; the first that fits counts; if none does, the largest central crop whose aspect
-    ratio is allowed. area, aspect: (n, 10), corner: (n, 2), uniform in [0, 1); s: (n,) strength.
+    ratio is allowed. area, aspect: (n, 10), corner: (n, 2), uniform in [0, 1); s: (n, 1) strength.
     """
+    limit = ops.constant((height, width), s.device)
     if scale is None:
-        return torch.stack([torch.full_like(s, value) for value in (0, 0, height, width)], 1)
-    s = s[:, None]
+        return torch.cat((limit * 0, limit)).expand(len(s), 4)
     area = (1 - s * (1 - scale[0] - (scale[1] - scale[0]) * area)) * (height * width)
     aspect = (s * (math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * aspect)).exp()
-    h, w = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
-    fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
-    first, found = fits.int().argmax(1, keepdim=True), fits.any(1)
+    sides = torch.stack((area / aspect, area * aspect), 1).sqrt().round()   # (n, 2, 10)
+    fits = ((sides > 0) & (sides <= limit[:, None])).all(1)
+    first, found = fits.int().argmax(1)[:, None, None], fits.any(1)[:, None]
     central = min(max(width / height, ratio[0]), ratio[1])
-    h = torch.where(found, h.gather(1, first)[:, 0], min(height, round(width / central)))
-    w = torch.where(found, w.gather(1, first)[:, 0], min(width, round(height * central)))
-    room = torch.stack((height - h, width - w), 1)
+    largest = ops.constant((min(height, round(width / central)), min(width, round(height * central))), s.device)
+    side = torch.where(found, sides.gather(2, first.expand(-1, 2, 1))[:, :, 0], largest)
+    room = limit - side
     # corner * (room + 1) can round up to room + 1 in float32, hence the minimum
-    start = torch.where(found[:, None], torch.minimum((corner * (room + 1)).floor(), room), (room / 2).floor())
-    return torch.stack((start[:, 0], start[:, 1], h, w), 1)
+    start = torch.where(found, torch.minimum((corner * (room + 1)).floor(), room), (room / 2).floor())
+    return torch.cat((start, side), 1)

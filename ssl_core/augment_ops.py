@@ -15,56 +15,66 @@ LUMA = (0.2989, 0.587, 0.114)   # weights of red, green, blue in gray, ITU-R BT.
 BLOCK = 32                      # pixels blurred by one matrix product
 
 
+def constant(values, device):
+    """A small float32 tensor on a device, sent without waiting for it."""
+    return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)
+
+
 def on_drawn(mask, x, change):
-    """x with change(x[rows], rows) where mask (n,) is true.
+    """x with change(x[rows], rows) where mask (n,) is true. Overwrites x.
 
     On a CPU only those images are computed; on an accelerator all are, since to ask which would be to wait for it.
     """
     if x.device.type != "cpu":
         return torch.where(mask.view(-1, 1, 1, 1), change(x, slice(None)), x)
     rows = mask.nonzero()[:, 0]
-    if len(rows) == len(x):
-        return change(x, rows)
-    if len(rows):
+    listed = rows.tolist()
+    if listed and listed[-1] - listed[0] + 1 == len(listed):
+        rows = slice(listed[0], listed[-1] + 1)   # spares two copies
+        x[rows] = change(x[rows], rows)
+    elif listed:
         x[rows] = change(x.index_select(0, rows), rows)
     return x
 
 
-def crop_resize(x, box, flip, vflip, size):
-    """Cut a box out of each image, flip it, and resize it to size x size: bilinear, antialiased where it shrinks.
+def places(box, flip, vflip, size, height, width):
+    """(n, 2, size) where the middles of the view's rows and columns lie in the image, its borders at -1 and 1.
 
-    box: (n, 4) top, left, height, width; flip, vflip: (n,) bool. Pixels outside the box do not count.
+    box: (n, 4) top, left, height, width in pixels; flip, vflip: (n,) bool. None lies nearer to a pixel outside the
+    box than to one inside.
+    """
+    step = torch.arange(size, device=box.device) + 0.5
+    step = torch.where(torch.stack((vflip, flip), 1)[:, :, None], size - step, step)
+    start, length = box[:, :2, None], box[:, 2:, None]
+    middle = (start + step * (length / size)).clamp(start + 0.5, start + length - 0.5)
+    return middle * constant(((2 / height,), (2 / width,)), box.device) - 1
+
+
+def crop_resize(x, box, place):
+    """Cut a box out of each image and resize it to size x size: bilinear, antialiased where it shrinks.
+
+    box: (n, 4) top, left, height, width; place: (n, 2, size), see places. Pixels outside the box do not count.
     """
     height, width = x.shape[2:]
-    top, left, h, w = box.unbind(1)
-    if max(height, width) > size:
-        rows, columns = triangle_weights(top, h, vflip, size, height), triangle_weights(left, w, flip, size, width)
+    down, across = place.unbind(1)
+    if max(height, width) > place.shape[2]:
+        rows = triangle_weights(down, box[:, 0], box[:, 2], height)
+        columns = triangle_weights(across, box[:, 1], box[:, 3], width)
         return rows[:, None] @ (x @ columns[:, None].mT)
     # No crop is larger than its image, so nothing shrinks here, and four neighbours are all that bilinear needs.
-    down, across = bilinear_positions(top, h, vflip, size, height), bilinear_positions(left, w, flip, size, width)
-    grid = torch.stack((across[:, None].expand(-1, size, -1), down[:, :, None].expand(-1, -1, size)), 3)
+    grid = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def centres(start, length, flip, size):
-    """(n, size) middles of size equal steps along [start, start + length), in pixels, backwards where flip."""
-    step = torch.arange(size, device=start.device) + 0.5
-    return start[:, None] + torch.where(flip[:, None], size - step, step) * (length / size)[:, None]
-
-
-def triangle_weights(start, length, flip, size, n):
+def triangle_weights(place, start, length, n):
     """(B, size, n) weights of the n pixels of a line in each pixel of its resized part [start, start + length)."""
-    centre = centres(start, length, flip, size)[:, :, None]
-    start, end, step = start[:, None, None], (start + length)[:, None, None], (length / size)[:, None, None]
-    pixel = torch.arange(n, device=start.device) + 0.5
-    weights = (1 - (pixel - centre).abs() / step.clamp_min(1)).clamp_min(0) * ((pixel > start) & (pixel < end))
+    pixel = torch.arange(n, device=place.device) + 0.5
+    start, length = start[:, None], length[:, None]
+    inside = (pixel > start) & (pixel < start + length)
+    reach = (length / place.shape[1]).clamp_min(1)[:, :, None]
+    distance = (pixel - (place[:, :, None] + 1) * (n / 2)).abs()
+    weights = (1 - distance / reach).clamp_min(0) * inside[:, None]
     return weights / weights.sum(2, keepdim=True)
-
-
-def bilinear_positions(start, length, flip, size, n):
-    """(B, size) where to sample a line of n pixels, in grid_sample's [-1, 1], never nearer to a pixel outside."""
-    inside = centres(start, length, flip, size).clamp(start[:, None] + 0.5, (start + length)[:, None] - 0.5)
-    return inside * (2 / n) - 1
 
 
 def jitter_matrices(rounds, factors, hue_at):
@@ -80,50 +90,60 @@ def jitter_matrices(rounds, factors, hue_at):
     before, after = torch.where(k < hue_at, factor, 1), torch.where((k > hue_at) & (hue_at >= 0), factor, 1)
     factor = torch.cat((before[:, :3], after[:, 1:]), 1)
     operation = torch.cat((rounds[:, :3], rounds[:, 1:]), 1)[..., None, None]
-    rest = (1 - factor)[..., None, None] * torch.tensor(LUMA).to(factor.device, non_blocking=True).expand(3, 3)
+    rest = (1 - factor)[..., None, None] * constant(LUMA, factor.device).expand(3, 3)
     keep = torch.diag_embed(factor[..., None].expand(-1, -1, 3))
     return keep + rest * (operation == SATURATION), rest * (operation == CONTRAST)
 
 
-def blend(x, matrix, offset):
-    """matrix x + offset mean(x), cut to [0, 1]; (n, 3, 3) each. One channel is treated as three equal ones."""
+def color_jitter(x, matrix, offset, hue_at, shift):
+    """Brightness, contrast, saturation and hue, each image in its own order, from jitter_matrices and hue_shifts.
+
+    Hue is the dearest, so it runs once, after up to three blends and before up to three. One channel is treated as
+    three equal ones, on which hue does nothing.
+    """
     if x.shape[1] == 1:
-        matrix, offset = matrix.sum(2)[:, :1, None], offset.sum(2)[:, :1, None]
+        matrix, offset = matrix.sum(3)[:, :, :1, None], offset.sum(3)[:, :, :1, None]
+    rounds = list(zip(matrix.unbind(1), offset.unbind(1), strict=True))
+    first, last = 0, 3
+    if x.device.type == "cpu":   # rounds in which no image blends are left out
+        positions = hue_at.tolist()
+        first, last = max(0, min(positions)), max(positions)
     pixels = x.flatten(2)
-    return torch.baddbmm(offset @ pixels.mean(2, keepdim=True), matrix, pixels).clamp_(0, 1).view_as(x)
-
-
-def color_jitter(x, matrix, offset, hue_at, hue):
-    """Brightness, contrast, saturation and hue, each image in its own order, from jitter_matrices.
-
-    Hue is the dearest, so it runs once, after up to three blends and before up to three. hue: (n,) shift in turns.
-    """
-    first, last = (int(hue_at.min()), int(hue_at.max())) if x.device.type == "cpu" else (-1, 3)
-    for k in range(last):
-        x = blend(x, matrix[:, k], offset[:, k])
+    for a, b in rounds[: max(0, last)]:
+        pixels = blend(pixels, a, b)
     if last >= 0 and x.shape[1] == 3:
-        x = shift_hue(x, hue)
-    for k in range(max(first, 0) + 1, 4 if last >= 0 else 0):
-        x = blend(x, matrix[:, k + 2], offset[:, k + 2])
-    return x
+        pixels = shift_hue(pixels, shift)
+    for a, b in rounds[3 + first :] if last >= 0 else ():
+        pixels = blend(pixels, a, b)
+    return pixels.view_as(x)
 
 
-def shift_hue(x, turns):
-    """Rotate the hue of HSV by turns (n,), x (n, 3, H, W), without a branch per sector. Overwrites x.
+def blend(pixels, a, b):
+    """a x + b mean(x), cut to [0, 1]. pixels: (n, C, H * W); a, b: (n, C, C)."""
+    return torch.baddbmm(torch.bmm(b, pixels.mean(2, keepdim=True)), a, pixels).clamp_(0, 1)
 
-    In sixths of a turn, hue lies at 1 + (green + blue - red - low) / span from red, on green's side or on blue's.
-    A channel centred at c is then low + span * (clamp(d, 1, 2) - 1), d the distance from the hue opposite to c.
+
+def hue_shifts(turns):
+    """(n, 3) for shift_hue: turns (n,) seen from red, green and blue, in sixths of a turn within [-3, 3]."""
+    shift = torch.stack((6 * turns, 6 * turns - 2, 6 * turns + 2), 1)
+    return shift - 6 * (shift / 6).round()
+
+
+def shift_hue(pixels, shift):
+    """Rotate the hue of HSV without a branch per sector. pixels: (n, 3, H * W), overwritten; shift: hue_shifts(turns).
+
+    In sixths of a turn, hue lies at (green + blue - red + high - 2 low) / span from red, on green's side or on blue's.
+    A channel becomes low + span * (clamp(d, 1, 2) - 1), where d is the distance to the hue opposite to its own.
     """
-    red, green, blue = x.unbind(1)
+    red, green, blue = pixels.unbind(1)
     low = torch.minimum(red, green).minimum(blue)
-    span = torch.maximum(red, green).maximum(blue).sub_(low)
-    h = (green + blue).sub_(red).sub_(low).div_(span + 1e-8).add_(1).copysign_(green - blue)
-    h.add_(6 * turns[:, None, None])
-    h.sub_((h / 6).round_().mul_(6))
+    high = torch.maximum(red, green).maximum(blue)
+    h = (green + blue).sub_(red).add_(high).sub_(low, alpha=2)
+    span = high.sub_(low)
+    h.div_(span + 1e-8).copysign_(green - blue)
     low.sub_(span)
-    for channel, centre in ((red, 0), (green, 2), (blue, -2)):
-        torch.addcmul(low, span, (h - centre).abs_().sub_(3).abs_().clamp_(1, 2), out=channel)
-    return x
+    d = torch.add(h[:, None], shift[:, :, None], out=pixels).abs_().sub_(3).abs_().clamp_(1, 2)
+    return d.mul_(span[:, None]).add_(low[:, None])
 
 
 def gray(x):
@@ -149,19 +169,26 @@ def mirrored_taps(size, radius, device):
     return taps.flatten(1).to(device)
 
 
-def gaussian_blur(x, sigma, radius):
-    """Gaussian blur with sigma (n,) in pixels (0: none) and 2 * radius + 1 taps, the border mirrored.
+def gaussian_kernels(sigma, radius):
+    """(n, radius + 1) weights at distances 0, 1, ... of normalised kernels with 2 * radius + 1 taps; sigma 0: none."""
+    taps = torch.arange(radius + 1, device=sigma.device)
+    kernel = (-0.5 * (taps / sigma.clamp_min(0.01)[:, None]) ** 2).exp()
+    kernel = (kernel - 1e-8).clamp_min(0)   # denormal numbers would slow the products down tenfold
+    return kernel / (2 * kernel.sum(1, keepdim=True) - 1)
+
+
+def gaussian_blur(x, kernel):
+    """Blur with gaussian_kernels (n, radius + 1), the border mirrored.
 
     A product with one band matrix per image for the rows, then for the columns, blocks of the band at a time.
     """
-    size = x.shape[3]
-    taps = torch.arange(radius + 1, device=x.device)
-    kernel = (-0.5 * (taps / sigma.clamp_min(0.01)[:, None]) ** 2).exp()
-    kernel = kernel / (2 * kernel.sum(1, keepdim=True) - 1)
-    band = (kernel @ mirrored_taps(size, radius, x.device)).view(-1, size, size)
-    blocks = [(slice(i, i + BLOCK), slice(max(0, i - radius), i + BLOCK + radius)) for i in range(0, size, BLOCK)]
-    pixels = x.flatten(1, 2)
-    x = torch.cat([pixels[:, :, near] @ band[:, to, near].mT for to, near in blocks], 2).view_as(x)
+    n, channels, size, _ = x.shape
+    radius = kernel.shape[1] - 1
+    band = (kernel @ mirrored_taps(size, radius, x.device)).view(n, size, size)
+    edges = [(i, min(size, i + BLOCK)) for i in range(0, size, BLOCK)]
+    blocks = [(slice(first, last), slice(max(0, first - radius), min(size, last + radius))) for first, last in edges]
+    across = [torch.bmm(x.flatten(1, 2)[..., near], band[:, to, near].mT) for to, near in blocks]
+    x = torch.cat(across, 2).view_as(x)
     return torch.cat([band[:, None, to, near] @ x[:, :, near] for to, near in blocks], 2)
 
 
