@@ -41,6 +41,11 @@ def parser():
          commands=switch | {"help": "with --dry-run: the papermill command of each job"},
          jobs={"type": int, "metavar": "N", "help": "jobs at once, instead of the study's"},
          accept_older_code=switch | {"help": "keep results that other code made from the same parameters and inputs"})
+    verb(new, study={"metavar": "STUDY.yaml"},
+         data={"metavar": "X", "required": True, "help": "a folder, a CSV, an .npz, or the name of a card"},
+         label={"default": "", "metavar": "COLUMN", "help": "the CSV column of labels, if it is not `label`"},
+         group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern with (?P<group>...) for the paths"},
+         replace=switch | {"help": "write over files that say something else"})
     verb(report, study={"metavar": "STUDY.yaml"})
     verb(datasets)
     verb(methods)
@@ -143,6 +148,16 @@ def measured_table(plan) -> str:
             steps = work("pretrain", cfg.model_dump(), job.n_unlabelled, 0) / batch
             row["hours"] += steps * row["seconds_per_step"] / 3600
     return pd.DataFrame(list(rows.values())).to_string(index=False, float_format="%.3g")
+
+
+def new(arguments):
+    """Write a study of your own images, and their card; first say what these data can show."""
+    from ssl_core.data.new import write_study
+
+    paths = write_study(arguments.study, arguments.data, label=arguments.label, group=arguments.group,
+                        replace=arguments.replace)
+    print("written:", *paths, sep="\n  ")
+    print(f"next: python -m ssl_core run {arguments.study} --dry-run")
 
 
 def report(arguments):
