@@ -5,7 +5,7 @@
 The distributions are torchvision's (RandomResizedCrop, ColorJitter, RandomGrayscale, GaussianBlur, ...), whose
 batched form draws once for the whole batch; here every random number is a (B,) tensor. All of them are drawn first,
 then applied chunk by chunk: on a CPU a chunk stays in the cache, and images are sorted by what happens to them, so
-that a chunk can leave out the operations that none of its images drew.
+that a chunk can leave out what none of its images drew. Resizing is bilinear (the code of SimCLR and MAE: bicubic).
 """
 
 import math
@@ -34,32 +34,33 @@ OFF = {
 
 _SIMCLR = {"scale": (0.08, 1.0), "flip": 0.5, "jitter": (0.8, 0.8, 0.8, 0.2), "jitter_p": 0.8, "gray_p": 0.2,
            "blur_p": 0.5}
+_CIFAR = {**_SIMCLR, "jitter": (0.4, 0.4, 0.4, 0.1), "blur_p": 0.0}
 _MOCO = {"jitter": (0.4, 0.4, 0.4, 0.1), "jitter_p": 0.8, "gray_p": 0.2, "blur_p": 0.5, "blur_kernel": 1.0}
 _SMALL = {"scale": (0.08, 1.0), "flip": 0.5, "jitter": (0.4, 0.4, 0.2, 0.1), "jitter_p": 1.0, "gray_p": 0.2,
           "blur_p": 0.5, "solarize_p": 0.1}
 
 RECIPES = {
-    "none": {},                                                     # evaluation: resize only
-    "weak": {"flip": 0.5},                                          # (a) its MAE: flip, no crop
-    "mae": {"scale": (0.2, 1.0), "flip": 0.5},                      # He et al. 2022, section 4
-    "simclr": _SIMCLR,                                              # Chen et al. 2020, appendix A, strength 1
-    "simclr_small": {**_SIMCLR, "jitter": (0.4, 0.4, 0.4, 0.1), "blur_p": 0.0},   # 32 px: strength 0.5, no blur
+    "none": {},                                                # evaluation: resize only
+    "weak": {"flip": 0.5},                                     # (a) for its MAE: flip, no crop
+    "mae": {"scale": (0.2, 1.0), "flip": 0.5},                 # He et al. 2022, section 4
+    "simclr": _SIMCLR,                                         # Chen et al. 2020, appendix A, colour strength 1
+    "simclr_small": _CIFAR,                                    # the same for 32 px: colour strength 0.5, no blur
     # Tissue and cells have no up; stain colour carries the diagnosis, so hue moves little and nothing turns grey.
     "medical": {"scale": (0.2, 1.0), "flip": 0.5, "vflip": 0.5, "rotate90": 1.0, "jitter": (0.3, 0.3, 0.2, 0.04),
                 "jitter_p": 0.8, "blur_p": 0.2},
     # The five systems that this package re-implements, as their code has it.
-    "a": {**_SIMCLR, "blur_p": 1.0},                                # cervical tiles; lower crop bound not published
-    "b": {**_SIMCLR, "blur_p": 0.0},                                # breast histopathology
-    "c": {**_SIMCLR, "jitter": (0.4, 0.4, 0.4, 0.1), "blur_p": 0.0},   # CIFAR-LT thesis
-    "d_chest": {**_MOCO, "rotate": 30.0},                           # ChestX-ray14: no crop, no flip
-    "d_breast": {**_MOCO, "scale": (0.4, 1.0), "flip": 0.5},        # breast histopathology patches
-    "d_retina": {**_MOCO, "rotate": 30.0, "flip": 0.5},             # diabetic retinopathy
-    "e": _SMALL,                                                    # small medical sets, crop bound corrected
-    "e_published": {**_SMALL, "scale": (0.08, 0.1)},                # as published: views share under 10 % of the image
+    "a": {**_SIMCLR, "blur_p": 1.0},                           # cervical tiles, SimCLR; its crop bound is not published
+    "b": {**_SIMCLR, "blur_p": 0.0},                           # breast histopathology
+    "c": _CIFAR,                                               # CIFAR-LT thesis
+    "d_chest": {**_MOCO, "rotate": 30.0},                      # ChestX-ray14: no crop, no flip
+    "d_breast": {**_MOCO, "scale": (0.4, 1.0), "flip": 0.5},   # breast histopathology patches
+    "d_retina": {**_MOCO, "rotate": 30.0, "flip": 0.5},        # diabetic retinopathy
+    "e": _SMALL,                                               # small medical sets, upper crop bound corrected
+    "e_published": {**_SMALL, "scale": (0.08, 0.1)},           # as published: a view shows under a tenth of the image
 }
 
 EVENTS = ("flip", "vflip", "rotate90", "jitter_p", "gray_p", "blur_p", "solarize_p")
-CHUNK = 2**18   # values worked on at a time on a CPU: 1 MB of float32, half a usual second-level cache
+CHUNK = 2**18   # values that a CPU's thread works on at a time: 1 MB of float32, half a usual second-level cache
 
 
 class Augment:
@@ -99,11 +100,11 @@ class Augment:
             raise ValueError(f"Augment takes uint8 images (B, 1 or 3, H, W) as stored, got {images.dtype} "
                              f"{tuple(images.shape)}: pass them before any scaling or normalising")
         n, channels, height, width = images.shape
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
             draw = self.draw(n, height, width, generator, strength, images.device)
             if images.device.type == "cpu":
-                chunk = max(1, CHUNK // (channels * max(height * width, self.size**2)))
-                views, where = self.apply_sorted(images, draw, chunk)
+                chunk = CHUNK * torch.get_num_threads() // (channels * max(height * width, self.size**2))
+                views, where = self.apply_sorted(images, draw, max(1, chunk))
             else:
                 views = self.apply(images, draw).clamp_(0, 1).expand(-1, 3, -1, -1)
                 where = torch.arange(n, device=images.device)
@@ -112,11 +113,12 @@ class Augment:
     def draw(self, n, height, width, generator=None, strength=None, device="cpu"):
         """Everything random about n views, and what follows from it alone, as a dict of (n, ...) tensors.
 
-        The random numbers are the same for every recipe.
+        The random numbers are the same for every recipe, but that "none" takes none from the generator.
         """
         r, size = self.recipe, self.size
         source = generator.device if generator is not None else device
-        u = torch.rand(n, 40, generator=generator, device=source).to(device, non_blocking=True)
+        u = torch.rand(n, 40, generator=generator, device=source) if r != OFF else torch.zeros(n, 40)
+        u = u.to(device, non_blocking=True)
         area, aspect, corner, amount, order, chance, single = u.split((10, 10, 2, 4, 4, 7, 3), 1)
         quarter, sigma, angle = single.unbind(1)
         s = torch.ones(n, device=u.device)

@@ -251,9 +251,22 @@ def test_every_recipe_gives_three_channels_between_0_and_1(name, channels, shape
     assert views.min() >= 0 and views.max() <= 1 and torch.isfinite(views).all()
 
 
-def test_resize_only_at_the_stores_size_is_exact():
-    images = photo(4, size=32)
-    torch.testing.assert_close(Augment("none", 32)(images), images.float() / 255, atol=1e-7, rtol=0)
+def test_resize_only_is_exact_and_takes_no_random_number():
+    images, generator = photo(4, size=32), seeded()
+    before = generator.get_state(), torch.get_rng_state()
+    torch.testing.assert_close(Augment("none", 32)(images, generator), images.float() / 255, atol=1e-7, rtol=0)
+    Augment("none", 32)(images)
+    assert torch.equal(generator.get_state(), before[0]) and torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_views_are_full_precision_under_autocast_and_may_enter_a_graph():
+    images, augment = photo(8, size=32), Augment("simclr", 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        views = augment(images, seeded())
+    assert torch.equal(views, augment(images, seeded()))
+    weight = torch.ones((), requires_grad=True)
+    (views * weight).sum().backward()
+    assert weight.grad == views.sum()
 
 
 def test_grey_store_is_the_colour_recipe_without_what_cannot_act():
