@@ -5,7 +5,8 @@ import html
 import numpy as np
 
 from ssl_core.analysis.compare import points
-from ssl_core.analysis.plots import condition, words
+from ssl_core.analysis.grid import cell_id
+from ssl_core.analysis.plots import describe, metric_words, words
 
 
 def of_history(history):
@@ -26,62 +27,77 @@ def of_history(history):
 
 
 def of_cells(table):
-    """Alarms of evaluated cells from their rows: [{key, sentence}], for predictors that are constant and classes that
-    are never found. The majority floor is constant by its nature and raises none.
+    """Alarms of evaluated cells from their rows: [{key, cells, sentence}], for predictors that are constant and classes
+    that are never found. The majority floor is constant by its nature and raises none.
     """
     found = []
-    recalls = table[(table.metric == "recall") & (table.group_kind == "class") & (table.part == "test")
-                    & (table.method != "majority")]
-    for (key, method, protocol, budget), rows in recalls.groupby(["key", "method", "protocol", "budget"], sort=False):
-        never = list(rows.group[rows.value == 0])
-        name = f"{words(method)}, {words(protocol)} with {100 * budget:g} % of the labels"
-        if len(never) == len(rows) - 1:
-            found.append({"key": key, "sentence": f"{name}: every test image is called "
-                                                  f"{rows.group[rows.value > 0].iloc[0]}."})
-        elif never:
-            found.append({"key": key, "sentence": f"{name}: {len(never)} of {len(rows)} classes are never found "
-                                                  f"({', '.join(never)})."})
+    recalls = table[(table.metric == "recall") & table.group_kind.isin(["class", "label"]) & (table.part == "test")
+                    & (table.method != "majority") & table.value.notna()]
+    for (key, _, protocol, budget), rows in recalls.groupby(["key", "arm", "protocol", "budget"], sort=False):
+        never, first = list(rows.group[rows.value == 0]), rows.iloc[0]
+        if not never:
+            continue
+        kinds = {"class": "classes", "label": "labels"}[first.group_kind]
+        text = f"{len(never)} of {len(rows)} {kinds} are never found ({', '.join(never)})"
+        if first.group_kind == "class" and len(never) == len(rows) - 1 and rows.value.max() == 1:
+            text = f"every test image is called {rows.group[rows.value == 1].iloc[0]}"
+        found.append({"key": key, "cells": {cell_id(first)}, "sentence":
+                      f"{describe(first)}, {words(protocol)} with {100 * budget:g} % of the labels: {text}."})
     return found
 
 
 def of_floors(table):
     """Arms that do not beat a floor with the same labels, by the mean over splits of balanced accuracy."""
-    rows = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")]
-    floors = rows[rows.method.isin(["majority", "colour", "pixels", "random"])]
-    trained = rows[(rows.pretrain_dataset != "") & (rows.protocol == "linear")].dropna(subset="value")
+    rows = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")
+                 & table.value.notna()]
+    floors = rows[(rows.pretrain_dataset == "") & rows.arm.isin(["majority", "colour", "pixels", "random"])]
+    trained = rows[(rows.pretrain_dataset != "") & (rows.protocol == "linear")]
     found = []
-    for (arm, ratio, twin, budget), cells in trained.groupby(["arm", "ratio", "twin", "budget"], sort=False):
-        same = floors[(floors.budget == budget) & floors.protocol.isin(["linear", "none"])]
-        best = same.groupby("method").value.mean().sort_values()
-        if len(best) and best.iloc[-1] >= cells.value.mean():
-            found.append({"key": "", "sentence": f"{words(arm)} ({condition(cells.iloc[0])}), linear probe with "
-                          f"{100 * budget:g} % of the labels, does not beat {words(best.index[-1])}: "
-                          f"{100 * cells.value.mean():.1f} % against {100 * best.iloc[-1]:.1f} % balanced accuracy."})
+    for (_, _, _, encoder), arm in trained.groupby(["arm", "ratio", "twin", "encoder"], sort=False):
+        beaten, concerned = [], []
+        for budget, cells in arm.groupby("budget"):
+            same = floors[(floors.budget == budget) & floors.protocol.isin(["linear", "none"])
+                          & ((floors.arm != "random") | (floors.encoder == encoder))]
+            best = same.groupby("arm").value.mean().nlargest(1)
+            if len(best) and best.iloc[0] >= cells.value.mean():
+                floor = describe(same[same.arm == best.index[0]].iloc[0])
+                beaten.append(f"{100 * cells.value.mean():.1f} against {100 * best.iloc[0]:.1f} % by {floor} with "
+                              f"{100 * budget:g} % of the labels")
+                concerned += cells.itertuples()
+        if beaten:
+            found.append({"key": concerned[0].key, "cells": {cell_id(row) for row in concerned}, "sentence":
+                          f"{describe(arm.iloc[0])}, linear probe, does not beat a floor: {'; '.join(beaten)}."})
     return found
 
 
 def largest_surprise(summary):
-    """The pair that lies farthest from the mean of its contrast's other pairs, in a sentence; "" with fewer than two."""
-    worst, text = 0.0, ""
-    for row in summary[summary.n_pairs > 1].itertuples():
+    """The split that lies farthest from its contrast's other splits, measured by the doubt over test images.
+
+    {key, sentence}, the key being that of the run to open; None where no contrast has two splits.
+    """
+    worst, found = 0.0, None
+    for row in summary.itertuples():
         differences = np.array([float(d) for d in row.differences.split()])
-        away = np.abs(differences - (differences.sum() - differences) / (len(differences) - 1))
-        if away.max() > worst:
-            worst, i = away.max(), int(away.argmax())
-            text = (f"Largest surprise among splits: pair {i + 1} of {row.what} against {row.against} ({words(row.metric)}"
-                    f"{'' if row.group == 'all' else ', ' + row.group + ' classes'}, {words(row.protocol)}, "
-                    f"{100 * row.budget:g} % of the labels) differs by {points(differences[i])} points where the others "
-                    f"average {points((differences.sum() - differences[i]) / (len(differences) - 1))}.")
-    return text
+        if len(differences) > 1 and row.high_images > row.low_images:
+            others = (differences.sum() - differences) / (len(differences) - 1)
+            surprise = np.abs(differences - others) / (row.high_images - row.low_images)
+            i = int(surprise.argmax())
+            if surprise[i] > worst:
+                rest = "the others average" if len(differences) > 2 else "the other has"
+                worst, found = surprise[i], {"key": row.keys.split()[i].split(":")[0], "sentence": (
+                    f"Largest surprise: {row.what} against {row.against} ({words(row.protocol)}, {100 * row.budget:g} "
+                    f"% of the labels) differs by {points(differences[i])} points of "
+                    f"{metric_words(row.metric, row.group)} in one split, where {rest} {points(others[i])}.")}
+    return found
 
 
 def as_list(alarmed, links):
-    """Alarms as an HTML list, each that belongs to one run linked to its report. links: run folder by key."""
+    """Alarms as an HTML list, each that belongs to one run linked to its report. links: by key, "" for none."""
     if not alarmed:
         return "<p>Nothing failed, nothing collapsed, no predictor is degenerate and every floor is beaten.</p>"
     items = []
     for alarm in alarmed:
-        text = html.escape(alarm["sentence"])
         link = links.get(alarm["key"])
-        items.append(f'<li>{text} <a href="{link}/report.html">open</a></li>' if link else f"<li>{text}</li>")
+        opened = f' <a href="{link}">open</a>' if link else ""
+        items.append(f"<li>{html.escape(alarm['sentence'])}{opened}</li>")
     return f'<ul class="alarms">{"".join(items)}</ul>'

@@ -1,11 +1,11 @@
 """Paired comparisons of two ways to pretrain, with an interval that holds both sources of doubt, and the sentence that
 follows from it.
 
-A pair is one split evaluated on both sides on the same test images. The mean difference over pairs varies because other
-test images could have been drawn (bootstrap over images or clusters, common to all pairs) and because other splits could
-have been drawn (its standard error over pairs). The two variances are added and the interval is Student's t with
-Satterthwaite's degrees of freedom; with one pair there is only the first source, and it is said. Simulated coverage is
-94 to 96 %, down to 91 % with two pairs. What images and splits do together counts in both, on the safe side.
+A pair is one split evaluated on both sides on the same test images. The mean difference over pairs varies because
+other test images could have been drawn (bootstrap over images or clusters, common to all pairs) and because other
+splits could have been drawn (its standard error over pairs). The two variances are added, and the interval is Student's
+t with Satterthwaite's degrees of freedom; with one pair there is only the first source, and it is said. In simulation
+it covers 94 to 97 %, with two pairs from 91 %; what images and splits do together counts in both, on the safe side.
 """
 
 from dataclasses import dataclass
@@ -71,26 +71,27 @@ def span(interval):
 
 
 def sentence(found, metric, a, b, where):
-    """One of three sentences about `a` against `b`, derived from the interval alone; where: what was paired and read."""
+    """One of three sentences about `a` against `b`, by the interval alone; where: what was paired, and how read."""
     size, about = points(abs(found.effect)).lstrip("+"), f"({span(found.interval)}; {where})"
     return {"higher": f"{a} scores {size} points of {metric} higher than {b} {about}.",
             "lower": f"{a} scores {size} points of {metric} lower than {b} {about}.",
-            "undecided": f"No detectable difference between {a} and {b}: {points(found.effect)} points of {metric} {about}.",
-            "unknown": f"{a} against {b}: {points(found.effect)} points of {metric}, too few test images for an interval "
-                       f"({where})."}[found.verdict]
+            "undecided": f"No detectable difference between {a} and {b}: {points(found.effect)} points of {metric} "
+                         f"{about}.",
+            "unknown": f"{a} against {b}: {points(found.effect)} points of {metric}, too few test images for an "
+                       f"interval ({where})."}[found.verdict]
 
 
 def cost_sentence(found, metric, arm, ratio, where):
     """The same, for the cost of imbalance: found holds balanced twin − imbalanced."""
     size, about = points(abs(found.effect)).lstrip("+"), f"({span(found.interval)}; {where})"
     left = f"balanced minus imbalanced is {points(found.effect)}"
-    return {"higher": f"Pretraining {arm} on 1:{ratio:g} costs {size} points of {metric} against as many balanced images "
-                      f"{about}.",
+    return {"higher": f"Pretraining {arm} on 1:{ratio:g} costs {size} points of {metric} against as many balanced "
+                      f"images {about}.",
             "lower": f"Pretraining {arm} on 1:{ratio:g} gains {size} points of {metric} over as many balanced images: "
                      f"{left} {about}.",
             "undecided": f"No detectable cost of 1:{ratio:g} for {arm}: {left} points of {metric} {about}.",
-            "unknown": f"The cost of 1:{ratio:g} for {arm} is not known: {left} points of {metric}, too few test images for "
-                       f"an interval ({where})."}[found.verdict]
+            "unknown": f"The cost of 1:{ratio:g} for {arm} is not known: {left} points of {metric}, too few test "
+                       f"images for an interval ({where})."}[found.verdict]
 
 
 def job_sentence(rows, others):

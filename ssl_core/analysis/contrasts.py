@@ -1,8 +1,10 @@
 """What a study compares with what: balanced twin and imbalance, pretraining and none, one arm and another, all paired.
 
-Only cells that are there on both sides enter; how many pairs that left is part of every sentence.
+Only cells that are there on both sides enter; how many pairs that left, and how many it left out, is part of every
+sentence. Splits are what an interval over splits is over: seeds and budget seeds of one split are averaged first.
 """
 
+import json
 from functools import lru_cache
 from itertools import combinations
 
@@ -11,28 +13,39 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from ssl_core.analysis.compare import contrast, cost_sentence, sentence
-from ssl_core.analysis.plots import condition, mean_over_splits, words
-from ssl_core.evaluate.intervals import paired_draws
-from ssl_core.evaluate.metrics import Predictions
+from ssl_core.analysis.plots import PROTOCOLS, describe, metric_words, words
+from ssl_core.evaluate.intervals import MIN_GROUPS, MIN_POSITIVES, paired_draws
+from ssl_core.evaluate.metrics import Predictions, support
+from ssl_core.files import root
 
-SPLIT = ["draw_seed", "order_seed", "seed"]
-CELL = ["protocol", "budget", "budget_seed"]
+SPLIT = ["draw_seed", "order_seed"]
+RUN = [*SPLIT, "seed", "budget_seed"]
+CELL = ["protocol", "budget"]
 BALANCED = ("balanced_accuracy", "all", "all")
 FEW = ("recall", "frequency", "few")
+NETWORK = ("encoder", "encoder_args", "stem", "normalisation")
+START = {"random": "the same network, untrained", "supervised": "the same network, supervised from scratch"}
+COLUMNS = """study family what against arm ratio twin protocol budget metric group test effect low high low_images
+    high_images low_splits high_splits n_pairs n_left_out n_images p p_adjusted differences keys sentence""".split()
+LINES = 8  # sentences on the page; summary.csv has all
 
 
-def cells_of(table, folders):
-    """One row for each evaluated cell of a results table, with the path of its test scores.
+def cells_of(table, jobs):
+    """One row for each evaluated cell of a results table, with the path of its test scores and its network.
 
-    folders: run folder (Path) of each key.
+    jobs: by key, with `folder` and `seen`, as `grid.jobs_of` gives them.
     """
     rows = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")
                  & table.value.notna()].copy()
-    floor = rows.stage.eq("probe") & rows.pretrain_dataset.eq("")
-    name = [f"{row.protocol}-b{row.budget:g}-s{row.budget_seed:g}" for row in rows.itertuples()]
-    rows["path"] = [folders[row.key] / "cells" / (f"{row.method}.{n}.npz" if is_floor else f"{n}.npz")
-                    for row, n, is_floor in zip(rows.itertuples(), name, floor)]
-    return rows
+    paths, networks = [], []
+    for row in rows.itertuples():
+        job = jobs[row.key]
+        floor = f"{row.method}." if job["stage"] == "probe" and not job["needs"] else ""
+        name = f"{floor}{row.protocol}-b{row.budget:g}-s{row.budget_seed:g}.npz"
+        paths.append(root() / job["folder"] / "cells" / name)
+        networks.append(json.dumps([job["seen"][part] for part in NETWORK], sort_keys=True))
+    return rows.assign(path=paths, network=networks).sort_values("protocol", key=lambda p: p.map(PROTOCOLS.index),
+                                                                 kind="stable")
 
 
 @lru_cache(maxsize=512)
@@ -44,27 +57,32 @@ def predictions(path):
                            groups=kept["groups"], frequency=frequency)
 
 
+# --- what is compared: (cells of one side, cells of the other, what makes a pair) -------------------------------------
+
 def cost_of_imbalance(cells):
-    """(twin, imbalanced) for every arm and ratio with a twin of as many images: what imbalance itself costs."""
-    for _, rows in cells[cells.ratio > 1].groupby(["arm", "ratio", *CELL], sort=False):
-        yield rows[rows.twin == "same_n"], rows[rows.twin == "none"], SPLIT
+    """The balanced twin of as many images against the imbalanced split, for every arm and ratio."""
+    trained = cells[(cells.pretrain_dataset != "") & (cells.ratio > 1)]
+    for _, rows in trained.groupby(["arm", "ratio", *CELL], sort=False):
+        yield rows[rows.twin == "same_n"], rows[rows.twin == "none"], RUN
 
 
 def gain_of_pretraining(cells):
-    """(pretrained, the same network at its initialisation) for every arm and condition."""
-    floors = cells[cells.method == "random"]
-    for _, rows in cells[cells.pretrain_dataset != ""].groupby(["arm", "ratio", "twin", *CELL], sort=False):
-        one = rows.iloc[0]
-        same = (floors.encoder == one.encoder) & (floors.protocol == one.protocol) & (floors.budget == one.budget)
+    """Pretrained against the same network without: untrained below a frozen probe, from scratch below fine-tuning."""
+    floors = cells[(cells.pretrain_dataset == "") & cells.arm.isin(START)]
+    trained = cells[cells.pretrain_dataset != ""]
+    by = ["arm", "ratio", "twin", "network", *CELL]
+    for (_, ratio, twin, network, *cell), rows in trained.groupby(by, sort=False):
+        same = (floors.network == network) & (floors[CELL] == cell).all(axis=1)
+        same &= floors.ratio.isna() | ((floors.ratio == ratio) & (floors.twin == twin))  # labels may follow the split
         yield rows, floors[same], ["draw_seed", "seed", "budget_seed"]
 
 
 def between_arms(cells):
-    """(one arm, another) on the same images, for every two arms."""
+    """One arm against another on the same images, for every two arms."""
     trained = cells[cells.pretrain_dataset != ""]
     for _, rows in trained.groupby(["ratio", "twin", *CELL], sort=False):
         for first, second in combinations(dict.fromkeys(rows.arm), 2):
-            yield rows[rows.arm == first], rows[rows.arm == second], SPLIT
+            yield rows[rows.arm == first], rows[rows.arm == second], RUN
 
 
 FAMILIES = {"cost of imbalance": (cost_of_imbalance, (BALANCED, FEW)),
@@ -78,111 +96,81 @@ def summary_of(cells, resamples=1000):
     for family, (choose, metrics) in FAMILIES.items():
         for a, b, on in choose(cells):
             pairs = a.merge(b, on=on, suffixes=("", "_b"))
+            alone = len(set(map(tuple, a[on].values)) ^ set(map(tuple, b[on].values))) if len(b) else 0
             if len(pairs):
-                rows += [summarise(family, pairs, metric, resamples) for metric in metrics if available(pairs, metric)]
-    summary = pd.DataFrame([row for row in rows if row])
-    if len(summary):
-        adjusted = summary.groupby("family", sort=False).p.transform(lambda p: multipletests(p, method="holm")[1])
-        summary.insert(summary.columns.get_loc("p") + 1, "p_adjusted", adjusted)
-    return summary
+                rows += [summarise(family, pairs, alone, metric, resamples) for metric in metrics
+                         if metric is not FEW or predictions(pairs.path.iloc[0]).frequency]
+    summary = pd.DataFrame(rows, columns=COLUMNS)
+    return summary.assign(p_adjusted=summary.groupby("family").p.transform(holm))
 
 
-def available(pairs, metric):
-    """Whether the metric exists: groups of classes by frequency need three classes and single labels."""
-    return metric is not FEW or predictions(pairs.path.iloc[0]).frequency is not None
+def holm(p):
+    """p-values of one family, adjusted by Holm's rule; NaN stays NaN."""
+    known = p.notna()
+    return p.where(~known, pd.Series(multipletests(p[known], method="holm")[1], p.index[known])) if known.any() else p
 
 
-def summarise(family, pairs, metric, resamples):
+def summarise(family, pairs, alone, metric, resamples):
+    """One contrast as a row of summary.csv. pairs: both sides of each pair in one row; alone: cells without another."""
     name, kind, group = metric
     loaded = [(predictions(a), predictions(b)) for a, b in zip(pairs.path, pairs.path_b)]
-    differences, draws = paired_draws(loaded, name, kind, group, seed=0, resamples=resamples)
-    found = contrast(differences, draws)
-    first = pairs.iloc[0]
-    second = opposite(first)
-    metric_words = words(name) if group == "all" else f"{name} of {group} classes"
+    each, draws = paired_draws(loaded, name, kind, group, seed=0, resamples=resamples)
+    by, unit = (SPLIT, "splits") if len(pairs[SPLIT].drop_duplicates()) > 1 else (["seed"], "seeds")
+    averaged = pairs.assign(difference=each, keys=pairs.key + ":" + pairs.key_b).groupby(by)
+    differences = averaged.difference.mean()
+    found = contrast(differences, draws, units_behind(loaded[0][0], metric))
+    first, n = pairs.iloc[0], len(differences)
+    where = f"{n} paired {unit}" if n > 1 else "one split, test images only"
+    where += f", {alone} left out as only one side is there" if alone else ""
+    where += how_read(first)
+    measured = metric_words(name, group)
     if family == "cost of imbalance":
         what, against = f"{words(first.arm)}, balanced", f"{words(first.arm)}, 1:{first.ratio:g}"
-        text = cost_sentence(found, metric_words, words(first.arm), first.ratio)
+        text = cost_sentence(found, measured, words(first.arm), first.ratio, where)
     else:
-        what, against = describe(first), describe(second)
-        text = sentence(found, metric_words, what, against)
-    text = f"{text[:-1]}, {words(first.protocol)} with {100 * first.budget:g} % of the labels."
-    low, high = found.interval
+        what, against = describe(first), START.get(first.arm_b) or describe(other_side(first))
+        text = sentence(found, measured, what, against, where)
+    test = f"paired t over {unit} with bootstrap over images" if n > 1 else "paired bootstrap over images"
+    ends = {f"{end}{over}": limits[i] for over, limits in (("", found.interval), ("_images", found.over_images),
+                                                           ("_splits", found.over_splits))
+            for i, end in enumerate(("low", "high"))}
     return {"study": first.study, "family": family, "what": what, "against": against, "arm": first.arm,
             "ratio": first.ratio, "twin": first.twin, "protocol": first.protocol, "budget": first.budget,
-            "metric": name, "group": group, "test": "paired t over splits with bootstrap over images" if len(pairs) > 1
-            else "paired bootstrap over images", "effect": found.effect, "low": low, "high": high,
-            "low_images": found.over_images[0], "high_images": found.over_images[1],
-            "low_splits": found.over_splits[0], "high_splits": found.over_splits[1], "n_pairs": found.n_pairs,
-            "differences": " ".join(f"{d:.5f}" for d in differences), "p": found.p, "sentence": text}
+            "metric": name, "group": group, "test": test, "effect": found.effect, **ends, "n_pairs": n,
+            "n_left_out": alone, "n_images": len(loaded[0][0].labels),
+            "differences": " ".join(f"{d:.5f}" for d in differences),
+            "keys": " ".join(averaged["keys"].agg("+".join)), "p": found.p, "sentence": text}
 
 
-def opposite(row):
+def how_read(row):
+    return f"; {words(row.protocol)}, {100 * row.budget:g} % of the labels"
+
+
+def units_behind(test, metric):
+    """Images, or clusters, of the rarest class behind a value; 0 where they are too few for an interval."""
+    name, kind, group = metric
+    over, _ = support(test, kind, group, name)
+    columns = test.labels.T if test.task == "multilabel" else [test.labels]
+    members = [test.groups[over & (y == c)] for y in columns for c in np.unique(y[over & (y >= 0)])]
+    units = min(len(np.unique(groups)) for groups in members)
+    return units if units >= MIN_GROUPS and min(map(len, members)) >= MIN_POSITIVES else 0
+
+
+def other_side(row):
     """The right-hand side of a merged pair, under its own column names."""
-    return pd.Series({name.removesuffix("_b"): value for name, value in row.items() if name.endswith("_b")}
-                     | {name: row[name] for name in SPLIT if name in row})
+    return pd.Series({name.removesuffix("_b"): value for name, value in row.items() if name.endswith("_b")})
 
-
-def describe(row):
-    """An arm and what it saw, in words."""
-    seen = condition(row)
-    return f"{words(row.arm)} ({seen})" if seen else words(row.method)
-
-
-# --- what the page says and draws -------------------------------------------------------------------------------------
 
 def answer(summary):
-    """Sentences for the top of the page: the cost of imbalance at the smallest budget first, then what frames it."""
+    """Sentences for the top of the page: the cost of imbalance at the smallest budget first, then what frames it.
+
+    How the representation was read is the same for all, and said in the first only.
+    """
     if not len(summary):
         return ["No pair of cells is complete yet, so nothing can be compared."]
-    least = summary[(summary.budget == summary.budget.min()) & (summary.protocol == summary.protocol.iloc[0])]
-    order = {"cost of imbalance": 0, "gain of pretraining": 1, "between arms": 2}
-    least = least.assign(rank=least.family.map(order), all=least.group != "all",
-                         own=(least.twin != "none")).sort_values(["rank", "all", "own"], kind="stable")
-    return list(least.sentence)
-
-
-def levels(table):
-    """Balanced accuracy by protocol, budget and series: mean, half-width of the t interval over splits, n."""
-    rows = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")
-                 & table.value.notna()]
-    rows = rows.assign(series=[describe(row) for row in rows.itertuples()])
-    shown = {"none": "linear", "finetune": "linear"}  # floors without a protocol of their own stand beside the linear probe
-    rows = rows.assign(protocol=[shown.get(p, p) for p in rows.protocol])
-    drawn = mean_over_splits(rows, ["protocol", "budget", "series", "method", "ratio", "twin"])
-    return drawn.assign(hollow=drawn.twin.eq("same_n"))
-
-
-def by_frequency(table):
-    """Recall of many, medium and few classes by the linear probe at the smallest budget, for every arm with imbalance."""
-    rows = table[(table.metric == "recall") & (table.group_kind == "frequency") & (table.part == "test")
-                 & (table.protocol == "linear")]
-    if not len(rows):
-        return rows
-    rows = rows[(rows.budget == rows.budget.min()) & rows.arm.isin(rows.arm[rows.ratio > 1])]
-    rows = rows.assign(series=[describe(row) for row in rows.itertuples()])
-    drawn = mean_over_splits(rows, ["group", "series", "method", "ratio", "twin", "budget"])
-    rank = drawn.group.map({"many": 0, "medium": 1, "few": 2})
-    return drawn.assign(rank=rank, hollow=drawn.twin.eq("same_n")).sort_values(["rank", "ratio", "twin"], kind="stable")
-
-
-def caption_cost(cost, study):
-    return (f"What imbalance costs: balanced twin minus imbalanced pretraining, as many images on both sides, in percentage "
-            f"points. Points right of zero: imbalance costs. Bars: 95 % interval over {cost.n_pairs.max()} paired splits and "
-            f"the test images together (Student's t with bootstrap variance added). {made_by(study)}")
-
-
-def caption_budgets(drawn, study, table):
-    return (f"Balanced accuracy against the share of labels that the probe may use. Points: mean over {drawn.n.max()} "
-            f"splits; bars: 95 % t interval over splits (none for a single run); {table.n.max():,.0f} test images. Hollow: "
-            f"balanced twin of the imbalanced split. {made_by(study)}")
-
-
-def caption_frequency(drawn, study):
-    return (f"Recall of classes by how frequent they are in the imbalanced split, linear probe with "
-            f"{100 * drawn.budget.iloc[0]:g} % of the labels, which are balanced. Points: mean over {drawn.n.max()} splits; "
-            f"bars: 95 % t interval over splits. The classes in each group differ from split to split. {made_by(study)}")
-
-
-def made_by(study):
-    return f"Made by: python -m ssl_core run params/studies/{study}.yaml"
+    protocol = min(summary.protocol, key=PROTOCOLS.index)
+    least = summary[(summary.budget == summary.budget.min()) & (summary.protocol == protocol)]
+    rank = least.family.map(list(FAMILIES).index)
+    least = least.assign(rank=rank, part=least.group != "all", twinned=least.twin != "none")
+    first, *others = least.sort_values(["rank", "part", "twinned"], kind="stable").sentence
+    return [first, *(line.replace(how_read(least.iloc[0]), "") for line in others[:LINES])]

@@ -1,27 +1,24 @@
 """Figures: each a function of arrays or a tidy frame that returns its axes; nothing here computes a result."""
 
+import base64
+import html
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
-import torch
-from scipy import stats
+from IPython.display import HTML, display
 
 from ssl_core.files import replacing
 
 COLUMN, PAGE = 3.5, 7.0  # inches: one and two columns of a paper
 PALETTE = sns.color_palette("colorblind")
-COLOURS = {"simclr": PALETTE[0], "mae": PALETTE[1], "random": PALETTE[7], "pixels": PALETTE[5], "colour": PALETTE[6],
-           "majority": "0.6", "supervised": PALETTE[2], "supervised_weighted": PALETTE[8], "imagenet": PALETTE[4]}
-MARKERS = {"simclr": "o", "mae": "s", "random": "v", "pixels": "P", "colour": "X", "majority": "_", "supervised": "D",
-           "supervised_weighted": "d", "imagenet": "^"}
-GROUPS = {"many": PALETTE[0], "medium": PALETTE[8], "few": PALETTE[3]}
-WORDS = {"simclr": "SimCLR", "mae": "MAE", "random": "same network, untrained", "pixels": "raw pixels",
-         "colour": "grey-level histogram", "majority": "majority class", "supervised": "supervised",
+GROUPS = {"many": PALETTE[0], "medium": PALETTE[2], "few": PALETTE[3]}
+PROTOCOLS = ["linear", "knn", "finetune", "none"]
+WORDS = {"simclr": "SimCLR", "mae": "MAE", "random": "untrained network", "pixels": "raw pixels",
+         "colour": "colour histogram", "majority": "majority class", "supervised": "supervised",
          "supervised_weighted": "supervised, class-weighted", "imagenet": "ImageNet", "linear": "linear probe",
-         "knn": "kNN", "finetune": "fine-tuned", "balanced_accuracy": "balanced accuracy"}
+         "knn": "kNN", "finetune": "fine-tuned", "none": "no probe", "balanced_accuracy": "balanced accuracy"}
 
 
 def use_style():
@@ -32,6 +29,29 @@ def use_style():
 def words(name):
     """How a figure writes a name of the tables."""
     return WORDS.get(name, str(name).replace("_", " "))
+
+
+def condition(row):
+    """How a figure names the images that an arm was pretrained on; "" where there were none."""
+    if not row.pretrain_dataset:
+        return ""
+    if row.split_kind == "natural":
+        return "natural"
+    plain = "balanced" if row.ratio == 1 else f"1:{row.ratio:g}"
+    return {"none": plain, "same_n": f"balanced, same N as 1:{row.ratio:g}",
+            "same_head": f"balanced, same head as 1:{row.ratio:g}"}[row.twin]
+
+
+def describe(row):
+    """An arm and what it saw, or a floor, in words. row: of the results table."""
+    if row.pretrain_dataset:
+        return f"{words(row.arm)} ({condition(row)})"
+    return f"untrained {row.encoder}" if row.arm == "random" else words(row.arm)
+
+
+def metric_words(metric, group):
+    """A metric over all classes, or over those of one frequency."""
+    return words(metric) if group == "all" else f"{words(metric)} of classes with {group} images"
 
 
 def axes(ax, width=COLUMN, height=2.3):
@@ -51,12 +71,23 @@ def save_figure(fig, folder, name, data, caption):
         path.write_text(caption + "\n", encoding="utf-8")
 
 
+def show_figure(fig, folder, name, data, caption):
+    """Save a figure and show the saved picture above its caption."""
+    save_figure(fig, folder, name, data, caption)
+    plt.close(fig)
+    picture = base64.b64encode((Path(folder) / f"{name}.png").read_bytes()).decode()
+    said, width = html.escape(caption), round(130 * fig.get_figwidth())  # letters as large in all of them
+    display(HTML(f'<figure><div class="scroll"><img alt="{said}" width="{width}" src="data:image/png;base64,{picture}">'
+                 f"</div><figcaption>{said}</figcaption></figure>"))
+
+
 # --- images and views -------------------------------------------------------------------------------------------------
 
 def show_image(ax, image):
     """image: (C, H, W), uint8 or float in [0, 1]."""
     image = np.asarray(image)
-    ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+    top = 255 if image.dtype == np.uint8 else 1
+    ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), vmin=0, vmax=top)
     ax.set_axis_off()
 
 
@@ -78,6 +109,8 @@ def show_images(images, labels, classes, per_class=8, seed=0):
 
 def show_views(images, augment, rows=4, views=6, seed=0):
     """`rows` images, each followed by `views` draws of the augmentation. images: (N, C, H, W) uint8."""
+    import torch  # the only figure that augments
+
     chosen = np.random.default_rng(seed).choice(len(images), rows, replace=False)
     batch = torch.from_numpy(np.ascontiguousarray(images[chosen]))
     generator = torch.Generator().manual_seed(seed)
@@ -123,7 +156,8 @@ def plot_losses(histories, ax=None):
     """Training loss by step, one line for each label budget. histories: DataFrames of step and loss by budget."""
     ax = axes(ax, PAGE * 0.6)
     for i, (name, history) in enumerate(histories.items()):
-        ax.plot(history.step, history.loss, marker="osD^v"[i % 5], color=PALETTE[i % len(PALETTE)], label=f"{name} of the labels")
+        ax.plot(history.step, history.loss, marker="osD^v"[i % 5], color=PALETTE[i % len(PALETTE)],
+                label=f"{name} of the labels")
     ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
     ax.legend()
     return ax
@@ -140,117 +174,24 @@ def plot_image_loss(image_loss, split, classes, ax=None):
     return ax
 
 
-# --- results ----------------------------------------------------------------------------------------------------------
-
-def condition(row):
-    """How a figure names the images that an arm was pretrained on."""
-    if row.method in ("majority", "colour", "pixels", "random", "imagenet", "supervised", "supervised_weighted"):
-        return ""
-    if row.split_kind == "natural":
-        return "natural"
-    text = "balanced" if row.ratio == 1 else f"1:{row.ratio:g}"
-    return {"none": text, "same_n": f"balanced, as few as 1:{row.ratio:g}",
-            "same_head": f"balanced, head of 1:{row.ratio:g}"}[row.twin]
-
-
-def t_interval(values):
-    """Half-width of Student's 95 % interval of a mean; NaN for fewer than two values."""
-    values = np.asarray(values, float)
-    n = len(values)
-    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-
-
-def mean_over_splits(rows, by):
-    """rows of one metric → one row per `by`: mean, half-width of the interval over splits, n."""
-    grouped = rows.groupby(by, dropna=False, sort=False).value
-    return grouped.agg(mean="mean", half=t_interval, n="count").reset_index()
-
-
-def dodge(ax, drawn, series, x, offset_by=0.09):
-    """One dodged point with its interval for each series at each place of a categorical x-axis."""
-    places = list(dict.fromkeys(drawn[x]))
-    names = list(dict.fromkeys(drawn[series]))
-    for i, name in enumerate(names):
-        rows = drawn[drawn[series] == name]
-        first = rows.iloc[0]
-        at = np.array([places.index(v) for v in rows[x]]) + (i - (len(names) - 1) / 2) * offset_by
-        hollow = {"markerfacecolor": "white"} if first.get("hollow", False) else {}
-        ax.errorbar(at, rows["mean"], yerr=rows.half, color=COLOURS.get(first.method, "0.2"), label=name,
-                    marker=MARKERS.get(first.method, "o"), linestyle="-" if len(places) > 1 else "",
-                    elinewidth=0.9, capsize=1.5, alpha=0.95, linewidth=0.9, **hollow)
-    ax.set_xticks(range(len(places)), places)
-    return ax
-
-
-def plot_budgets(drawn, metric="balanced_accuracy"):
-    """A panel per protocol: mean of a metric against the label budget, one series per arm and condition.
-
-    drawn: columns protocol, budget, series, method, hollow, mean, half, n.
-    """
-    protocols = list(dict.fromkeys(drawn.protocol))
-    fig, panels = plt.subplots(1, len(protocols), figsize=(PAGE, 3.1), sharey=True, squeeze=False)
-    for ax, protocol in zip(panels[0], protocols):
-        rows = drawn[drawn.protocol == protocol].sort_values("budget", kind="stable")
-        dodge(ax, rows.assign(labels=[f"{100 * b:g} %" for b in rows.budget]), "series", "labels")
-        ax.set(title=words(protocol), xlabel="labels used by the probe")
-    panels[0, 0].set_ylabel(words(metric))
-    handles = {label: h for ax in panels[0] for h, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
-    return fig
-
-
-def plot_costs(cost):
-    """A panel per metric: balanced minus imbalanced in points, one line for each arm, protocol and budget, about zero.
-
-    cost: rows of the summary: arm, ratio, protocol, budget, metric, group, effect, low, high.
-    """
-    kinds = list(dict.fromkeys(zip(cost.metric, cost.group)))
-    lines = len(cost) / len(kinds)
-    fig, panels = plt.subplots(1, len(kinds), figsize=(PAGE, 0.75 + 0.24 * lines), sharey=True, squeeze=False)
-    many = cost.arm.nunique() > 1 or cost.ratio.nunique() > 1
-    for ax, (metric, group) in zip(panels[0], kinds):
-        rows = cost[(cost.metric == metric) & (cost.group == group)]
-        at = np.arange(len(rows))[::-1]
-        colours = [PALETTE[3] if low > 0 else PALETTE[0] if high < 0 else "0.45" for low, high in zip(rows.low, rows.high)]
-        ax.hlines(at, 100 * rows.low, 100 * rows.high, colors=colours, linewidth=1.8)
-        ax.scatter(100 * rows.effect, at, c=colours, s=22, zorder=3)
-        ax.axvline(0, color="0.2", linewidth=0.8)
-        ax.set_yticks(at, [(f"{words(r.arm)} 1:{r.ratio:g}, " if many else "") + f"{words(r.protocol)}, {100 * r.budget:g} %"
-                           for r in rows.itertuples()])
-        ax.set(title=words(metric) if group == "all" else f"{metric} of the {group} classes", ylim=(-0.7, len(rows) - 0.3),
-               xlabel="balanced − imbalanced, percentage points")
-        ax.grid(axis="y", visible=False)
-    return fig
-
-
-def plot_frequency(drawn):
-    """Recall of many, medium and few classes, one series per condition. drawn: group, series, method, mean, half, hollow."""
-    fig, ax = plt.subplots(figsize=(PAGE * 0.7, 2.4))
-    dodge(ax, drawn, "series", "group", offset_by=0.16)
-    for line in ax.lines:
-        line.set_linestyle("")
-    ax.set(ylabel="recall", xlabel="classes by their number of images in the imbalanced split")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return fig
-
-
 # --- one job ----------------------------------------------------------------------------------------------------------
 
 def plot_cells(rows, ax=None):
-    """Balanced accuracy of each cell with its interval over test images. rows: method, protocol, budget, value, low, high."""
+    """Balanced accuracy of each cell with its interval over test images. rows: of the results table."""
     rows = rows.dropna(subset="value").sort_values(["protocol", "method", "budget"], kind="stable")
     ax = axes(ax, PAGE * 0.75, 0.7 + 0.19 * len(rows))
     at = np.arange(len(rows))[::-1]
-    ax.errorbar(100 * rows.value, at, xerr=[100 * (rows.value - rows.low).fillna(0), 100 * (rows.high - rows.value).fillna(0)],
-                fmt="o", color=PALETTE[0], elinewidth=1.2, capsize=2)
+    bars = [100 * (rows.value - rows.low).fillna(0), 100 * (rows.high - rows.value).fillna(0)]
+    ax.errorbar(100 * rows.value, at, xerr=bars, fmt="o", color=PALETTE[0], elinewidth=1.2, capsize=2)
     ax.set_yticks(at, [f"{words(m)}, {words(p)}, {100 * b:g} %" if p != "none" else f"{words(m)}, {100 * b:g} %"
                        for m, p, b in zip(rows.method, rows.protocol, rows.budget)])
-    ax.set(xlabel="balanced accuracy in % (bars: 95 % interval over test images)", ylim=(-0.7, len(rows) - 0.3), xlim=(0, 100))
+    ax.set(xlabel="balanced accuracy in % (bars: 95 % interval over test images)", ylim=(-0.7, len(rows) - 0.3),
+           xlim=(0, 100))
     return ax
 
 
 def plot_recalls(rows, ax=None):
-    """Recall of each class at the smallest and largest budget, for the first protocol. rows: group, budget, value, low, high."""
+    """Recall of each class at the smallest and largest budget, by one protocol. rows: of the results table."""
     rows = rows[(rows.method == rows.method.iloc[-1]) & (rows.protocol == rows.protocol.iloc[-1])]
     ax = axes(ax, PAGE * 0.75)
     classes = list(dict.fromkeys(rows.group))
@@ -259,7 +200,8 @@ def plot_recalls(rows, ax=None):
         one = rows[rows.budget == budget].set_index("group").loc[classes]
         at = np.arange(len(classes)) + (i - (len(budgets) - 1) / 2) * 0.25
         ax.errorbar(at, one.value, yerr=[(one.value - one.low).fillna(0), (one.high - one.value).fillna(0)],
-                    fmt="os"[i], color=PALETTE[3 * i], capsize=2, elinewidth=1, label=f"{100 * budget:g} % of the labels")
+                    fmt="os"[i], color=PALETTE[3 * i], capsize=2, elinewidth=1,
+                    label=f"{100 * budget:g} % of the labels")
     ax.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
     ax.set(ylabel="recall", ylim=(0, 1.02), title=f"{words(rows.method.iloc[0])}, {words(rows.protocol.iloc[0])}")
     ax.legend()

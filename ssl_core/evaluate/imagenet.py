@@ -23,7 +23,7 @@ def imagenet_encoder(weights, size):
     (.safetensors, or .pth read without executing code); "" when none are at hand. size: side of the images in pixels.
     """
     if not weights:
-        return None, "not run: no weights at hand (study key `weights`)"
+        return None, "not run: no weights at hand; a study names them under weights"
     name, _, path = weights.partition("=")
     if name == LITE0 and not path:
         try:
