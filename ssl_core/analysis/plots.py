@@ -58,6 +58,11 @@ def axes(ax, width=COLUMN, height=2.3):
     return ax if ax is not None else plt.subplots(figsize=(width, height))[1]
 
 
+def legend_below(ax):
+    """Outside the axes, where it covers no data."""
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+
 def save_figure(fig, folder, name, data, caption):
     """Write NAME.pdf, NAME.png, the CSV that was drawn and the caption into `folder`; files carry no date."""
     folder = Path(folder)
@@ -134,7 +139,7 @@ def plot_counts(split, classes, available, ax=None):
     ax.set_xticks(at, [classes[c] for c in split.order], rotation=40, ha="right", rotation_mode="anchor")
     ax.set(ylabel="images", title=f"{int(split.counts.sum()):,} images, largest class {split.counts.max():,}, "
                                   f"smallest {split.counts.min():,}")
-    ax.legend()
+    legend_below(ax)
     return ax
 
 
@@ -159,7 +164,7 @@ def plot_losses(histories, ax=None):
         ax.plot(history.step, history.loss, marker="osD^v"[i % 5], color=PALETTE[i % len(PALETTE)],
                 label=f"{name} of the labels")
     ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
-    ax.legend()
+    legend_below(ax)
     return ax
 
 
@@ -185,17 +190,18 @@ def plot_cells(rows, ax=None):
     ax.errorbar(100 * rows.value, at, xerr=bars, fmt="o", color=PALETTE[0], elinewidth=1.2, capsize=2)
     ax.set_yticks(at, [f"{words(m)}, {words(p)}, {100 * b:g} %" if p != "none" else f"{words(m)}, {100 * b:g} %"
                        for m, p, b in zip(rows.method, rows.protocol, rows.budget)])
-    ax.set(xlabel="balanced accuracy in % (bars: 95 % interval over test images)", ylim=(-0.7, len(rows) - 0.3),
-           xlim=(0, 100))
+    ax.set(xlabel="balanced accuracy in %", title="bars: 95 % intervals over test images",
+           ylim=(-0.7, len(rows) - 0.3), xlim=(0, 100))
     return ax
 
 
 def plot_recalls(rows, ax=None):
-    """Recall of each class at the smallest and largest budget, by one protocol. rows: of the results table."""
-    rows = rows[(rows.method == rows.method.iloc[-1]) & (rows.protocol == rows.protocol.iloc[-1])]
+    """Recall of each class at the smallest and largest budget, by what is best on average. rows: as in the table."""
+    budgets = sorted({rows.budget.min(), rows.budget.max()})
+    method, protocol = rows[rows.budget == budgets[-1]].groupby(["method", "protocol"]).value.mean().idxmax()
+    rows = rows[(rows.method == method) & (rows.protocol == protocol)]
     ax = axes(ax, PAGE * 0.75)
     classes = list(dict.fromkeys(rows.group))
-    budgets = sorted({rows.budget.min(), rows.budget.max()})
     for i, budget in enumerate(budgets):
         one = rows[rows.budget == budget].set_index("group").loc[classes]
         at = np.arange(len(classes)) + (i - (len(budgets) - 1) / 2) * 0.25
@@ -203,12 +209,12 @@ def plot_recalls(rows, ax=None):
                     fmt="os"[i], color=PALETTE[3 * i], capsize=2, elinewidth=1,
                     label=f"{100 * budget:g} % of the labels")
     ax.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set(ylabel="recall", ylim=(0, 1.02), title=f"{words(rows.method.iloc[0])}, {words(rows.protocol.iloc[0])}")
-    ax.legend()
+    ax.set(ylabel="recall", ylim=(0, 1.02), title=f"{words(method)}, {words(protocol)}")
+    legend_below(ax)
     return ax
 
 
-def plot_confusion(labels, probabilities, classes, task="multiclass", ax=None):
+def plot_confusion(labels, probabilities, classes, task="multiclass", title="", ax=None):
     """Share of each true class (row) called each class (column). labels: (n,); probabilities: (n, C)."""
     if task == "multilabel":
         return None
@@ -218,6 +224,6 @@ def plot_confusion(labels, probabilities, classes, task="multiclass", ax=None):
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     sns.heatmap(shares, ax=ax, cmap="Blues", vmin=0, vmax=1, annot=len(classes) <= 12, fmt=".2f", cbar=False,
                 annot_kws={"size": 6}, xticklabels=classes, yticklabels=classes, square=True)
-    ax.set(xlabel="called", ylabel="true", title="share of each true class")
-    ax.tick_params(axis="x", rotation=45)
+    ax.set(xlabel="called", ylabel="true", title=title)
+    ax.set_xticks(ax.get_xticks(), classes, rotation=45, ha="right", rotation_mode="anchor")
     return ax
