@@ -126,7 +126,7 @@ class Augment:
             if tuple(strength.shape) != (n,):
                 raise ValueError(f"strength needs one number per image, ({n},), got {tuple(strength.shape)}")
             s = strength.to(u.device, torch.float32, non_blocking=True)
-        happens = chance < s[:, None] * ops.constant([r[name] for name in EVENTS], u.device)
+        happens = chance < s[:, None] * ops.constant(tuple(r[name] for name in EVENTS), u.device)
         flip, vflip, turn, jittered, grayed, blurred, solarized = happens.unbind(1)
 
         turns = (4 * quarter).floor() * turn
@@ -134,7 +134,7 @@ class Augment:
         flip, vflip = flip ^ (turns == 1) ^ (turns == 2), vflip ^ (turns >= 2)
         box = crop_boxes(area, aspect, corner, s[:, None], height, width, r["scale"], r["ratio"])
 
-        spread = s[:, None] * ops.constant(r["jitter"], u.device)
+        spread = s[:, None] * ops.constant(tuple(r["jitter"]), u.device)
         low = (1 - spread).clamp_min(0)
         factors = low + (1 + spread - low) * amount
         factors[:, HUE] = 1   # nothing to blend

@@ -15,8 +15,9 @@ LUMA = (0.2989, 0.587, 0.114)   # weights of red, green, blue in gray, ITU-R BT.
 BLOCK = 32                      # pixels blurred by one matrix product
 
 
+@cache
 def constant(values, device):
-    """A small float32 tensor on a device, sent without waiting for it."""
+    """A small float32 tensor on a device, sent once. values: a tuple."""
     return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)
 
 
@@ -99,7 +100,7 @@ def color_jitter(x, matrix, offset, hue_at, shift):
     """Brightness, contrast, saturation and hue, each image in its own order, from jitter_matrices and hue_shifts.
 
     Hue is the dearest, so it runs once, after up to three blends and before up to three. One channel is treated as
-    three equal ones, on which hue does nothing.
+    three equal ones, on which hue does nothing. Overwrites x.
     """
     if x.shape[1] == 1:
         matrix, offset = matrix.sum(3)[:, :, :1, None], offset.sum(3)[:, :, :1, None]
@@ -109,18 +110,19 @@ def color_jitter(x, matrix, offset, hue_at, shift):
         positions = hue_at.tolist()
         first, last = max(0, min(positions)), max(positions)
     pixels = x.flatten(2)
+    spare = torch.empty_like(pixels)
     for a, b in rounds[: max(0, last)]:
-        pixels = blend(pixels, a, b)
+        pixels, spare = blend(pixels, a, b, spare), pixels
     if last >= 0 and x.shape[1] == 3:
         pixels = shift_hue(pixels, shift)
     for a, b in rounds[3 + first :] if last >= 0 else ():
-        pixels = blend(pixels, a, b)
+        pixels, spare = blend(pixels, a, b, spare), pixels
     return pixels.view_as(x)
 
 
-def blend(pixels, a, b):
-    """a x + b mean(x), cut to [0, 1]. pixels: (n, C, H * W); a, b: (n, C, C)."""
-    return torch.baddbmm(torch.bmm(b, pixels.mean(2, keepdim=True)), a, pixels).clamp_(0, 1)
+def blend(pixels, a, b, out):
+    """a x + b mean(x), cut to [0, 1], into out. pixels: (n, C, H * W); a, b: (n, C, C)."""
+    return torch.baddbmm(torch.bmm(b, pixels.mean(2, keepdim=True)), a, pixels, out=out).clamp_(0, 1)
 
 
 def hue_shifts(turns):
