@@ -4,8 +4,8 @@ follows from it.
 A pair is one split evaluated on both sides on the same test images. The mean difference over pairs varies because
 other test images could have been drawn (bootstrap over images or clusters, common to all pairs) and because other
 splits could have been drawn (its standard error over pairs). The two variances are added, and the interval is Student's
-t with Satterthwaite's degrees of freedom; with one pair there is only the first source, and it is said. In simulation
-it covers 94 to 97 %, with two pairs from 91 %; what images and splits do together counts in both, on the safe side.
+t with Satterthwaite's degrees of freedom, but never narrower than over splits alone; with one pair there is only the
+first source, and it is said. In simulation it covers 94 to 98 %.
 """
 
 from dataclasses import dataclass
@@ -48,15 +48,24 @@ def contrast(differences, draws, units=np.inf):
     var_splits = float(np.var(differences, ddof=1)) / n if n > 1 else 0.0
     variance = var_images + var_splits
     spread = var_images**2 / (units - 1) + (var_splits**2 / (n - 1) if n > 1 else 0)
-    df = variance**2 / spread if spread > 0 else np.inf
-    p = 2 * stats.t.sf(abs(effect) / np.sqrt(variance), df) if variance > 0 else float(effect == 0)
-    return Contrast(effect, around(effect, variance, df), around(effect, var_images, units - 1),
-                    around(effect, var_splits, n - 1) if n > 1 else none, float(p), n)
+    over_images, over_splits = (var_images, units - 1), (var_splits, n - 1)
+    together = [(variance, variance**2 / spread if spread > 0 else np.inf)] + ([over_splits] if n > 1 else [])
+    half = max(half_width(*doubt) for doubt in together)
+    return Contrast(effect, around(effect, half), around(effect, half_width(*over_images)),
+                    around(effect, half_width(*over_splits)) if n > 1 else none,
+                    max(p_value(effect, *doubt) for doubt in together), n)
 
 
-def around(effect, variance, df):
-    """Student's 95 % interval."""
-    half = float(stats.t.ppf(0.975, df) * np.sqrt(variance))
+def half_width(variance, df):
+    """Of Student's 95 % interval."""
+    return float(stats.t.ppf(0.975, df) * np.sqrt(variance))
+
+
+def p_value(effect, variance, df):
+    return float(2 * stats.t.sf(abs(effect) / np.sqrt(variance), df)) if variance > 0 else float(effect == 0)
+
+
+def around(effect, half):
     return effect - half, effect + half
 
 
