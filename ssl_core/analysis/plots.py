@@ -168,12 +168,16 @@ def plot_losses(histories, ax=None):
     return ax
 
 
-def plot_image_loss(image_loss, split, classes, ax=None):
-    """The last loss of each image, a box for each class from head to tail. image_loss: (n,) in the split's order."""
+def plot_image_loss(image_loss, labels, order, classes, ax=None):
+    """The last loss of each image, a box for each class from head to tail; images without a label are left out.
+
+    image_loss: (n,); labels: (n,), or (n, L) where an image may have several; order: the classes, head first.
+    """
     ax = axes(ax, PAGE * 0.75)
-    per_class = [image_loss[(split.labels == c) & np.isfinite(image_loss)] for c in split.order]
-    ax.boxplot(per_class, widths=0.6, showfliers=False, medianprops={"color": PALETTE[3], "linewidth": 1.5})
-    ax.set_xticks(np.arange(1, len(classes) + 1), [f"{classes[c]}\n{split.counts[c]:,}" for c in split.order],
+    has = [labels[:, c] == 1 if labels.ndim == 2 else labels == c for c in order]
+    ax.boxplot([image_loss[mask & np.isfinite(image_loss)] for mask in has], widths=0.6, showfliers=False,
+               medianprops={"color": PALETTE[3], "linewidth": 1.5})
+    ax.set_xticks(np.arange(1, len(order) + 1), [f"{classes[c]}\n{mask.sum():,}" for c, mask in zip(order, has)],
                   fontsize=6.5)
     ax.set(ylabel="loss of an image", title="last loss by class, most frequent first (box: quartiles)")
     return ax
