@@ -84,7 +84,7 @@ class MadeStudy:
                          "status": "not run: no weights at hand"}]
             else:
                 test = Predictions(scores(share, (int(job["key"], 16), number)), LABELS, CLASSES, frequency=FREQUENCY)
-                rows = rows_of(test, 0, 100)
+                rows = rows_of(test, 0, 20)
                 np.savez(folder / "cells" / f"{cell['id']}.npz", **stored(test, {}, {}))
             text = folder / "cells" / f"{cell['id']}.csv"
             text.write_text(to_csv(rows, row), encoding="utf-8")

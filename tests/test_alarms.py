@@ -1,0 +1,166 @@
+"""What is worth a look is said, what is not is left alone; and the grid shows every cell of the plan."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_study import BALANCED, IMBALANCED, TWIN, MadeStudy, with_cost
+
+from ssl_core.analysis import alarms, contrasts, grid
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    return tmp_path
+
+
+def history(loss, spread=1.0, rank=30.0):
+    return pd.DataFrame({"loss": loss, "spread": spread, "effective_rank": rank})
+
+
+@pytest.mark.parametrize("given, alarm", [
+    (history([4.0, 3.0, 2.6, 2.5, 2.48]), None),
+    (history([4.0, 3.0]), None),  # too short to judge
+    (history([4.0, 3.0, 2.6, 2.5, 2.48], spread=0.02), "collapsed: their spread is 0.02"),
+    (history([4.0, 3.0, 2.6, 2.5, 2.48], rank=1.4), "h uses 1.4 directions"),
+    (history([4.0, 4.2, 4.1, 4.3]), "the loss did not fall: 4.000 at first, 4.300 at last"),
+    (history([4.0, 3.5, 3.0, 2.5]), "under-trained"),
+])
+def test_what_a_history_shows(given, alarm):
+    found = alarms.of_history(given)
+    assert len(found) == (alarm is not None) and (not found or alarm in found[0])
+
+
+def test_constant_predictors_and_classes_never_found(outputs):
+    made = MadeStudy(outputs)
+    constant = made.trained("simclr", IMBALANCED, [0, 1, 0, 0, 0])
+    blind = made.trained("mae", BALANCED, [0.5, 0.5, 0.5, 0, 0], protocols=("knn",))
+    made.trained("simclr", BALANCED, 0.01250)
+    made.floor("majority", [1, 0, 0, 0, 0], protocols=("none",))
+    pixels = made.floor("pixels", [0.9, 0, 0, 0, 0])
+    _, table = made.write()
+    at = (table.key == constant["key"]) & (table.metric == "recall")
+    assert set(table.value[at & (table.group_kind == "class")]) == {0, 1}
+    found = {alarm["key"]: alarm for alarm in alarms.of_cells(table)}
+    assert {key: alarm["sentence"] for key, alarm in found.items()} == {
+        constant["key"]: "SimCLR (1:100), linear probe with 100 % of the labels: every test image is called bee.",
+        blind["key"]: "MAE (balanced), kNN with 100 % of the labels: 2 of 5 classes are never found (dog, eel).",
+        # one class is found, yet not every image is called by its name
+        pixels["key"]: "raw pixels, linear probe with 100 % of the labels: 4 of 5 classes are never found "
+                       "(bee, cat, dog, eel)."}
+    assert found[pixels["key"]]["cells"] == {(pixels["key"], "pixels", "linear", 1.0)}
+
+
+def test_a_class_without_test_images_raises_nothing(outputs):
+    made = MadeStudy(outputs)
+    made.trained("simclr", BALANCED, 0.5)
+    _, table = made.write()
+    table.loc[(table.metric == "recall") & (table.group == "eel"), "value"] = np.nan
+    assert alarms.of_cells(table) == []
+
+
+def test_floors_that_are_not_beaten(outputs):
+    made = MadeStudy(outputs)
+    jobs = [made.trained("simclr", BALANCED, lambda _, budget, least=least: least if budget < 1 else 0.8, draw,
+                         budgets=(0.01, 1.0)) for draw, least in ((0, 0.5), (1, 0.5125))]
+    for draw in (0, 1):
+        made.floor("pixels", 0.6, draw, budgets=(0.01, 1.0))
+        made.floor("random", 0.4, draw, budgets=(0.01, 1.0))
+        made.floor("random", 0.9, draw, budgets=(0.01, 1.0), encoder="another")  # of an encoder that no arm has
+        made.floor("supervised", 0.95, draw, budgets=(0.01, 1.0), protocols=("finetune",))  # no floor but a ceiling
+    _, table = made.write()
+    alarm, = alarms.of_floors(table)
+    assert alarm["sentence"] == ("SimCLR (balanced), linear probe, does not beat a floor: 50.6 against 60.0 % by raw "
+                                 "pixels with 1 % of the labels.")
+    assert alarm["cells"] == {(job["key"], "encoder", "linear", 0.01) for job in jobs}
+
+
+def test_the_largest_surprise_is_the_planted_one(outputs):
+    made = MadeStudy(outputs)
+    for draw in range(4):
+        made.trained("simclr", IMBALANCED, 0.6, draw)
+    twins = [made.trained("simclr", TWIN, 0.6 + cost, draw) for draw, cost in enumerate((0.05, 0.05, 0.2, 0.05))]
+    jobs, table = made.write()
+    summary = contrasts.summary_of(contrasts.cells_of(table, jobs), 100)
+    found = alarms.largest_surprise(summary)
+    assert found["key"] == twins[2]["key"]
+    assert found["sentence"] == ("Largest surprise: SimCLR, balanced against SimCLR, 1:100 (linear probe, 100 % of the "
+                                 "labels) differs by +20.0 points of balanced accuracy in one split, where the others "
+                                 "average +5.0.")
+    assert alarms.largest_surprise(summary[summary.n_pairs < 2]) is None
+
+
+def test_alarms_are_a_list_that_links_and_escapes():
+    text = alarms.as_list([{"key": "k", "sentence": "5 < 6 & <b>"}, {"key": "", "sentence": "no run"}], {"k": "r.html"})
+    assert '5 &lt; 6 &amp; &lt;b&gt; <a href="r.html">open</a></li>' in text and "<li>no run</li>" in text
+    assert "Nothing failed" in alarms.as_list([], {})
+
+
+class Squares(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if "data-cell" in (attributes := dict(attributes)):
+            self.found.append((tag, attributes))
+
+
+def test_the_grid_has_every_cell_of_the_plan_in_its_state(outputs):
+    made = with_cost(outputs, 0.1, draws=(0, 1))
+    made.trained("mae", BALANCED, 0.5, budgets=(0.01, 1.0), why="failed: <the loss> was not finite")
+    made.trained("mae", IMBALANCED, 0.5, why="rests on mae-made-lt100-d0o0-s0, which runs")
+    made.floor("imagenet", None, protocols=("linear", "knn"))
+    made.floor("supervised_weighted", 0.4, protocols=("finetune",))
+    jobs, table = made.write()
+    found = grid.rows_of(jobs, table)
+    assert len(found) == sum(len(job["cells"]) for job in made.jobs) == 10 + 3 + 2 + 1
+    states = pd.Series([cell["state"] for cell in found]).value_counts().to_dict()
+    assert states == {"done": 11, "failed": 2, "absent": 2, "waiting": 1}
+    assert [cell["row"] for cell in found if cell["state"] != "done"] == [
+        "MAE (balanced)"] * 2 + ["MAE (1:100)"] + ["ImageNet"] * 2
+    squares = Squares(grid.grid_html(found)).found
+    assert len(squares) == len(found)
+    for tag, attributes in squares:
+        assert (tag == "a") == ("href" in attributes) == (attributes["class"] != "cell waiting")
+        link = attributes.get("href", "runs/probe/x/report.html")
+        assert re.fullmatch(r"runs/(probe|finetune)/[^/]+/(report|failed)\.html", link)  # relative, so it can be moved
+        assert "href" not in attributes or (made.folder / link).with_suffix(".ipynb").exists()
+    text = grid.grid_html(found)
+    assert text.count("<th>majority class</th>") == 1 and "linear probe" in text and "fine-tuned" in text
+
+
+def test_alarms_mark_the_cells_they_are_about(outputs):
+    made = MadeStudy(outputs)
+    first = made.trained("simclr", BALANCED, 0.5, budgets=(0.01, 1.0))
+    made.trained("simclr", IMBALANCED, 0.5, budgets=(0.01, 1.0))
+    jobs, table = made.write()
+    found = grid.rows_of(jobs, table)
+    one = (first["key"], "encoder", "linear", 0.01)
+    assert grid.marked(found, [{"key": first["key"], "cells": {one}, "sentence": ""}]) == {one}
+    below = made.jobs[0]["key"]  # the pretraining that both budgets rest on
+    assert grid.marked(found, [{"key": below, "sentence": ""}]) == {one, (*one[:3], 1.0)}
+    assert grid.grid_html(found, {one}).count('class="alarm"') == 1
+
+
+def test_results_of_older_code_are_marked(outputs):
+    made = MadeStudy(outputs)
+    made.trained("simclr", BALANCED, 0.5)
+    jobs, table = made.write()
+    text = grid.grid_html(grid.rows_of(jobs, table.assign(status="older code")))
+    assert 'class="done older"' in text and "older code" in text
+
+
+def test_odd_names_cannot_break_the_page(outputs):
+    made = MadeStudy(outputs)
+    made.trained("a&b'c %", BALANCED, 0.5)
+    jobs, table = made.write()
+    found = [cell | {"status": '<script>"'} for cell in grid.rows_of(jobs, table)]
+    text = grid.grid_html(found)
+    assert "<th>a&amp;b&#x27;c % (balanced)</th>" in text and "<script>" not in text
+    (_, attributes), = Squares(text).found
+    assert attributes["href"].startswith("runs/probe/a%26b%27c%20%25-") and attributes["title"].endswith('<script>"')
