@@ -44,7 +44,7 @@ def parser():
     verb(new, study={"metavar": "STUDY.yaml"},
          data={"metavar": "X", "required": True, "help": "a folder, a CSV, an .npz, or the name of a card"},
          label={"default": "", "metavar": "COLUMN", "help": "the CSV column of labels, if it is not `label`"},
-         group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern with (?P<group>...) for the paths"},
+         group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern (?P<group>...) for paths"},
          replace=switch | {"help": "write over files that say something else"})
     verb(report, study={"metavar": "STUDY.yaml"})
     verb(datasets)

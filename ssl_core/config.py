@@ -190,8 +190,8 @@ class Data(Values):
     @model_validator(mode="after")
     def _own_labels(self):
         if self.evaluate_on and self.label_pool == "as_pretrain":
-            raise ValueError("label_pool as_pretrain takes its labels from the pretraining images, so it cannot go with "
-                             "evaluate_on; use balanced or natural")
+            raise ValueError("label_pool as_pretrain takes its labels from the pretraining images, so it cannot go "
+                             "with evaluate_on; use balanced or natural")
         return self
 
 

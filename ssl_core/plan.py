@@ -56,7 +56,8 @@ class Job:
         cells = [cell._asdict() | {"state": TO_RUN if cell.id in self.missing else DONE} for cell in self.cells]
         return {"id": f"{self.stage}/{self.folder.name}", "stage": self.stage, "name": self.name, "arm": self.cfg.arm,
                 "key": self.key, "folder": shown(self.folder), "notebook": shown(notebook_of(self.stage)),
-                "params": self.params, "condition": self.condition, "needs": [shown(need.folder) for need in self.needs], "state": self.state,
+                "params": self.params, "condition": self.condition,
+                "needs": [shown(need.folder) for need in self.needs], "state": self.state,
                 "why": self.why, "older": self.older, "cells": cells}
 
 

@@ -17,12 +17,13 @@ from pygments.lexers import PythonLexer
 
 from ssl_core.files import atomic_write, outputs
 
-SECTIONS = {"answer": "", "look": "Worth a look", "grid": "Every cell, one click from its notebook", "about": "How this was made"}
+SECTIONS = {"answer": "", "look": "Worth a look", "grid": "Every cell, one click from its notebook",
+            "about": "How this was made"}
 STYLE = (Path(__file__).parent / "analysis" / "page.css")
 
 
 def build(study):
-    """Write outputs/<study>/index.html from the executed 40_compare, and report.html beside each report.ipynb → its path."""
+    """Write outputs/<study>/index.html from the executed 40_compare, and report.html beside each report → its path."""
     folder = outputs() / study
     compare = folder / "40_compare.ipynb"
     if not compare.exists():
