@@ -20,8 +20,8 @@ def measure(cfg, images, steps=10):
     """Seconds per step, images per second, memory and the largest batch (a power of 2) that fits, as a dict.
 
     cfg: PretrainConfig; images: (n, C, S, S) uint8. Steps run on real images and leave nothing behind. On CUDA memory
-    is the allocator's peak and batches are tried; elsewhere both follow from the bytes that a step keeps for its backward
-    pass, against the memory that is free now.
+    is the allocator's peak and batches are tried; elsewhere both follow from the bytes that a step keeps for its
+    backward pass, against the memory that is free now.
     """
     device = use_device(cfg.device, cfg.threads)
     statistics = pixel_statistics(images) if cfg.normalisation == "dataset" else ()

@@ -18,7 +18,6 @@ from ssl_core.states import DONE, TO_RUN, assess
 NOTEBOOKS = {"pretrain": "10_pretrain", "probe": "20_probe", "finetune": "30_finetune"}
 CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 NETWORK = ("encoder", "encoder_args", "stem", "normalisation")
-CONDITION = ("split_kind", "ratio", "twin", "draw_seed", "order_seed", "seed")
 
 
 @dataclass
@@ -46,18 +45,11 @@ class Job:
     def name(self) -> str:
         return self.folder.name.rpartition("-")[0]
 
-    @property
-    def condition(self) -> dict:
-        """What its encoder was pretrained on: the pretraining's own values, or for floors the draw's."""
-        cfg = self.needs[0].cfg if self.stage != "pretrain" and self.needs else self.cfg
-        return {name: getattr(cfg, name) for name in CONDITION}
-
     def as_dict(self) -> dict:
         cells = [cell._asdict() | {"state": TO_RUN if cell.id in self.missing else DONE} for cell in self.cells]
         return {"id": f"{self.stage}/{self.folder.name}", "stage": self.stage, "name": self.name, "arm": self.cfg.arm,
                 "key": self.key, "folder": shown(self.folder), "notebook": shown(notebook_of(self.stage)),
-                "params": self.params, "condition": self.condition,
-                "needs": [shown(need.folder) for need in self.needs], "state": self.state,
+                "params": self.params, "needs": [shown(need.folder) for need in self.needs], "state": self.state,
                 "why": self.why, "older": self.older, "cells": cells}
 
 
