@@ -5,9 +5,11 @@ HTML file beside it, so that the grid's links open in a browser without a server
 """
 
 import html
+import json
 import os
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -16,6 +18,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from ssl_core.files import atomic_write, outputs
+from ssl_core.runs import read_run
 
 SECTIONS = {"answer": "", "look": "Worth a look", "grid": "Every cell, one click from its notebook",
             "about": "How this was made"}
@@ -30,11 +33,11 @@ def build(study):
         raise FileNotFoundError(f"{compare}: the comparison was not executed; run the study first")
     for report in [compare, *folder.glob("runs/*/*/report.ipynb"), *folder.glob("runs/*/*/failed.ipynb")]:
         page = report.with_suffix(".html")
-        if not page.exists() or page.stat().st_mtime < report.stat().st_mtime:
+        newest = max(path.stat().st_mtime for path in (report, STYLE, Path(__file__)))
+        if not page.exists() or page.stat().st_mtime < newest:
             write_notebook_page(report, page, home=os.path.relpath(folder / "index.html", page.parent))
-    notebook = nbformat.read(compare, as_version=4)
-    title = next((c.source.lstrip("# ").split("\n")[0] for c in notebook.cells if c.cell_type == "markdown"), study)
-    parts = []
+    notebook, parts = nbformat.read(compare, as_version=4), []
+    question = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["question"]
     for name, heading in SECTIONS.items():
         cells = [c for c in notebook.cells if f"page-{name}" in c.metadata.get("tags", [])]
         if cells:
@@ -42,7 +45,7 @@ def build(study):
             parts.append(f'<section id="{name}">{f"<h2>{heading}</h2>" if heading else ""}{body}</section>')
     parts.append('<footer>Every number and figure above is an output of <a href="40_compare.html">40_compare</a>, '
                  'executed from what the runs left in this folder.</footer>')
-    atomic_write(folder / "index.html", shell(f"{study}: {title}", "\n".join(parts), "page"))
+    atomic_write(folder / "index.html", shell(f"{study}: {question}", "\n".join(parts), "page"))
     return folder / "index.html"
 
 
@@ -50,8 +53,11 @@ def write_notebook_page(report, page, home):
     """An executed notebook as one HTML file that needs nothing else."""
     notebook = nbformat.read(report, as_version=4)
     cells = [c for c in notebook.cells if c.get("source") or c.get("outputs")]
-    link = f'<nav><a href="{html.escape(home)}">all cells</a> · {html.escape(report.parent.name)}</nav>'
-    atomic_write(page, shell(report.parent.name, link + render(cells, inputs=True), "notebook"))
+    name, below = report.parent.name, Path(read_run(report.parent).get("parameters", {}).get("run", "")).name
+    links = [f'<a href="{html.escape(home)}">all cells</a>', html.escape(name)]
+    if below and (report.parent / "../../pretrain" / below / "report.ipynb").exists():
+        links.append(f'its encoder: <a href="../../pretrain/{quote(below)}/report.html">{html.escape(below)}</a>')
+    atomic_write(page, shell(name, f"<nav>{' · '.join(links)}</nav>{render(cells, inputs=True)}", "notebook"))
 
 
 def render(cells, inputs):
