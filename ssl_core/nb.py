@@ -40,9 +40,12 @@ def parameters_of(notebook) -> dict:
     return found
 
 
+SHOWN = ["analysis.plots", "analysis.compare", "analysis.alarms", "notebook"]
+
+
 def stamp(notebook) -> str:
     """What an executed report shows besides the result: the notebook's own cells and the code of the figures."""
-    state = json.dumps([[source for source, _ in cells_of(notebook)], keys.code_slice(["analysis.plots"])])
+    state = json.dumps([[source for source, _ in cells_of(notebook)], keys.code_slice(SHOWN)])
     return hashlib.sha256(state.encode()).hexdigest()[:12]
 
 

@@ -2,18 +2,24 @@
 
 import os
 import warnings
+from difflib import get_close_matches
 
 import pandas as pd
 from IPython.display import Markdown, display
 
 from ssl_core.analysis.plots import use_style
+from ssl_core.config import ConfigError
 
 
 def parameters(model, names):
     """The configuration `model` from the names of a notebook, which its parameters cell has set.
 
-    Raises ConfigError, naming the value, when one is missing, unknown or of another type.
+    Raises ConfigError, naming the value, when one is missing, of another type, or nearly the name of a parameter.
     """
+    for name, value in list(names.items()):
+        near = get_close_matches(name, model.model_fields, 1, 0.85)
+        if near and name not in model.model_fields and isinstance(value, (str, int, float, list, dict)):
+            raise ConfigError(f"parameter {name!r} is unknown; did you mean {near[0]!r}?")
     use_style()
     warnings.showwarning = lambda message, *where, **more: print(f"Note: {message}")
     return model(**{name: names[name] for name in model.model_fields if name in names})
@@ -30,9 +36,10 @@ def bullets(sentences, otherwise=""):
 
 
 def explore(draw, **choices):
-    """Call `draw` with sliders over the choices, lists of values; in a bulk run once, with the first of each."""
+    """Call `draw` with the first of each list of values; where somebody may be looking, below it again with sliders."""
+    draw(**{name: values[0] for name, values in choices.items()})
     if os.environ.get("SSL_CORE_BATCH"):
-        return draw(**{name: values[0] for name, values in choices.items()})
+        return None
     import ipywidgets  # only where there is somebody to move a slider
     return ipywidgets.interact(draw, **{name: ipywidgets.SelectionSlider(options=values, description=name)
                                         for name, values in choices.items()})

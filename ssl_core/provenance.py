@@ -18,8 +18,14 @@ def now():
 
 
 def portable(values):
-    """Paths relative to the project, or bare names outside it."""
+    """Paths relative to the project, or bare names outside it; also inside mappings, lists and NAME=PATH."""
     def shorten(value):
+        if isinstance(value, dict):
+            return portable(value)
+        if isinstance(value, list):
+            return [shorten(one) for one in value]
+        if isinstance(value, str) and "=" in value:
+            return "=".join(shorten(part) for part in value.split("="))
         if not (isinstance(value, str) and Path(value).is_absolute()):
             return value
         inside = Path(value).is_relative_to(root())

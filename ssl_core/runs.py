@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from ssl_core.files import atomic_json, atomic_write, outputs, replacing, root, sha256_file
-from ssl_core.keys import make_key
+from ssl_core.keys import fingerprint, make_key
 from ssl_core.provenance import circumstances, device_name, now, peak_memory_mb, portable
 from ssl_core.table import arrange, read_text, to_csv
 
@@ -99,8 +99,9 @@ class Run:
         cfg, origin = self.cfg, self.origin.get("parameters", {})
         row = {"study": cfg.study, "dataset": Path(cfg.dataset).stem, "synthetic": self.record["synthetic"],
                "seed": origin.get("seed", cfg.seed), "draw_seed": origin.get("draw_seed", cfg.draw_seed),
-               "stage": self.stage, "protocol": cell.protocol, "label_pool": cfg.label_pool, "budget": cell.budget,
-               "budget_seed": cfg.budget_seed, "status": "done", "key": self.key}
+               "stage": self.stage, "test_set": self.record.get("test_set", ""), "protocol": cell.protocol,
+               "label_pool": cfg.label_pool, "budget": cell.budget, "budget_seed": cfg.budget_seed, "status": "done",
+               "key": self.key}
         split = origin or (cfg.model_dump() if cfg.label_pool == "as_pretrain" else {})
         row |= {name: split.get(name, "") for name in ("split_kind", "twin", "ratio", "order_seed")}
         if origin:
@@ -143,6 +144,7 @@ def open_run(stage, cfg, inputs) -> Run:
                       "started": now(), "parameters": portable(cfg.model_dump()), "parts": key.parts, "below": below,
                       "synthetic": getattr(inputs["data"], "synthetic", ""),
                       "n_unlabelled": "" if isinstance(unlabelled, str) else len(unlabelled),
+                      "test_set": fingerprint(inputs["test"])[:12] if "test" in inputs else "",
                       **circumstances(), "device": cfg.device, "threads": cfg.threads,
                       "seconds": stored.get("seconds", 0), "files": stored.get("files", {})}
         atomic_json(run.path("run.json"), run.record)

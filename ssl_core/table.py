@@ -1,5 +1,7 @@
 """The tidy table: one row per number, the same columns everywhere, equal bytes for equal content, no times."""
 
+import json
+
 import numpy as np
 import pandas as pd
 
@@ -52,3 +54,12 @@ def read_results(study) -> pd.DataFrame:
     """outputs/<study>/results.csv with numbers as numbers."""
     table = read_text(outputs() / study / "results.csv")
     return table.assign(synthetic=table.synthetic == "true", **{name: pd.to_numeric(table[name]) for name in NUMBERS})
+
+
+def read_plan(study) -> dict:
+    """outputs/<study>/plan.json: the jobs and cells of a study that was started here."""
+    path = outputs() / study / "plan.json"
+    if not path.exists():
+        raise FileNotFoundError(f"study {study!r} has not run here: python3 start.py report runs the quick one, "
+                                "python -m ssl_core run STUDY.yaml any other")
+    return json.loads(path.read_text(encoding="utf-8"))

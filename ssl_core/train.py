@@ -64,12 +64,12 @@ def learning_rate(step, total, peak, warmup):
 
 
 def on_device(images, device):
-    """uint8 images on the device, or in pinned memory when they would fill more than half of what is free there."""
+    """uint8 images on the device, or in main memory when they would fill more than half of what is free there."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a memory map, only read here
         images = torch.from_numpy(np.ascontiguousarray(images))
     if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return images.pin_memory()
+        return images
     return images.to(device)
 
 
@@ -128,20 +128,21 @@ def train_epoch(method, images, optimiser, cfg, folder, key, at, total, per_epoc
     method.train()
     if at["step"] % per_epoch == 0:  # inside an epoch the checkpoint holds what begin_epoch derived
         method.begin_epoch(epoch)
-    batches = order(len(images), cfg.batch, cfg.seed, epoch)
+    batches = torch.from_numpy(np.stack(order(len(images), cfg.batch, cfg.seed, epoch))).to(images.device)
     started, seen, saved = time.perf_counter(), 0, time.monotonic()
     for index in batches[at["step"] % per_epoch:]:
         if at["step"] == total:
             break
-        index = torch.from_numpy(index).to(images.device)
         torch.manual_seed(stream(cfg.seed, 1, at["step"]))
         generator = torch.Generator(device).manual_seed(stream(cfg.seed, 2, at["step"]))
         lr = learning_rate(at["step"], total, cfg.lr, cfg.warmup)
         for group in optimiser.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
 
-        batch = images[index].to(device, non_blocking=True)
-        index = index.to(device)
+        batch = images[index]
+        if batch.device != device:
+            batch = batch.pin_memory().to(device, non_blocking=True)
+            index = index.to(device)
         with autocast(device, cfg.precision):
             views = method.views(batch, index, generator)
             step = method(*views)

@@ -11,9 +11,10 @@ first source, and it is said. In simulation it covers 94 to 98 %.
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from ssl_core.analysis.plots import words
+from ssl_core.analysis.plots import PROTOCOLS, words
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,19 @@ def cost_sentence(found, metric, arm, ratio, where):
 
 
 def job_sentence(rows, others):
-    """The headline of one job: its best balanced accuracy at the smallest and largest budget, and what is beside it.
+    """The headline of one job: its first protocol, not its best, at the smallest and largest budget, and its siblings.
 
     rows: the job's headline rows; others: those of the floors and the twin at the same draw, as far as they are there.
     """
     rows, parts = rows.dropna(subset="value"), []
+    rows = rows.assign(place=rows.protocol.map(PROTOCOLS.index)).sort_values("place", kind="stable")
     for budget in sorted({rows.budget.min(), rows.budget.max()}):
-        row = rows[rows.budget == budget].sort_values("value", kind="stable").iloc[-1]
+        here = rows[rows.budget == budget]
+        row = here.iloc[0]
         text = f"{words(row.arm)}, {words(row.protocol)}, {row.n_labelled:,.0f} labels: {100 * row.value:.1f} %"
         text += "" if np.isnan(row.low) else f" ({100 * row.low:.1f} to {100 * row.high:.1f} over {row.interval})"
-        same = others[(others.budget == budget) & others.protocol.isin([row.protocol, "none", "finetune"])]
+        same = pd.concat([here[here.arm != row.arm], others[others.budget == budget]])
+        same = same[same.protocol.isin([row.protocol, "none", "finetune"])]
         near = [f"{'twin' if o.pretrain_dataset else words(o.method)} {100 * o.value:.1f}"
                 for o in same.dropna(subset="value").drop_duplicates(["method", "twin"]).itertuples()]
         parts.append(text + (f"; beside it {', '.join(near)}" if near else ""))

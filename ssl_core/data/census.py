@@ -196,7 +196,8 @@ def statement(data, test_fraction=0.2, fractions=BUDGETS):
         said += usable_budgets(counts[counts > 0], int((known & in_training).sum()), fractions)[1].values()
     if rarest.n < FEW_LABELS:
         said.append(f"With fewer than {FEW_LABELS} images in the rarest class, prefer repeated grouped cross-"
-                    f"validation to one test set, and one pretraining on the groups that hold no label.")
+                    f"validation to one test set, and one pretraining on the groups that hold no label; this "
+                    f"version makes one test part, so run a study for each of several part_seed values.")
     copies = exact_duplicates(data)
     if len(copies):
         said.append(f"{copies.n.sum() - len(copies):,} images are exact copies of another; of the {len(copies):,} sets "

@@ -58,7 +58,7 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
     optimiser = layerwise_optimiser(model, cfg)
     weights = class_weights(labels, n_classes, task, cfg.class_weight).to(device)
     augment = Augment(cfg.recipe, encoder.spec["size"])
-    images, labels = on_device(images, device), torch.from_numpy(labels)
+    images, labels = on_device(images, device), torch.from_numpy(labels).to(device)
     at = train.resume(model, optimiser, Path(folder), key, n, device) if folder else train.beginning(n, device)
     per_epoch, every = n // batch, max(1, cfg.steps // ROWS)
     saved = time.monotonic()
@@ -72,11 +72,12 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
         for group in optimiser.param_groups:
             group["lr"] = lr * group["lr_scale"]
 
+        index = index.to(device)
         x = augment(images[index.to(images.device)].to(device), generator)
         with autocast(device, cfg.precision):
             h = model.encoder(x).h
             logits = model.head(h).float()
-        loss = cost(logits, labels[index].to(device), weights, cfg.label_smoothing, task)
+        loss = cost(logits, labels[index], weights, cfg.label_smoothing, task)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

