@@ -44,7 +44,7 @@ def save_heads(run, about):
             tensors |= {f"{cell.id}/{name[5:]}": np.ascontiguousarray(kept[name]) for name in kept.files
                         if name.startswith("head/")}
     with replacing(run.path("head.safetensors")) as path:
-        save_file(tensors, path, metadata={"key": run.key, "use": "research only"})
+        save_file(tensors, path, metadata={"key": run.key})  # of several entries the order would be left to chance
     atomic_json(run.path("model.json"), {**about, "key": run.key, "use": "research only", "cells": cells})
     return ["head.safetensors", "model.json"]
 
