@@ -5,13 +5,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 STUDY = "params/studies/smoke.yaml"
+MADE = []  # a fixture that two files import is made twice; the study is run once
 
 
 @dataclass(frozen=True)
@@ -42,24 +42,21 @@ class Smoke:
         return said
 
 
-def copy_project(folder):
+def copy_project(source, folder):
     """The tree that a study needs, without what was made in it."""
     for name in ("ssl_core", "notebooks", "params"):
-        shutil.copytree(ROOT / name, folder / name,
+        shutil.copytree(source / name, folder / name,
                         ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    shutil.copy(source / "Snakefile", folder)
     return folder
-
-
-@cache
-def run_once(factory):
-    place = factory.mktemp("smoke")
-    made = Smoke(copy_project(place / "project"), place / "out")
-    return Smoke(made.project, made.outputs, made.do("ssl_core", "run", STUDY))
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     if os.name != "posix":
         pytest.skip("bulk runs need a POSIX system")
-    return run_once(tmp_path_factory)
+    if not MADE:
+        place = tmp_path_factory.mktemp("smoke")
+        made = Smoke(copy_project(ROOT, place / "project"), place / "out")
+        MADE.append(Smoke(made.project, made.outputs, made.do("ssl_core", "run", STUDY)))
+    return MADE[0]
