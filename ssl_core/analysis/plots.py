@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython import get_ipython
 from IPython.display import HTML, display
 
 from ssl_core.files import replacing
@@ -23,6 +24,9 @@ WORDS = {"simclr": "SimCLR", "mae": "MAE", "random": "untrained network", "pixel
 
 def use_style():
     """Set the house style; called once by every notebook."""
+    shell = get_ipython()
+    if hasattr(shell, "kernel"):  # figures go into the notebook, also where MPLBACKEND names another place
+        shell.run_line_magic("matplotlib", "inline")
     plt.style.use(Path(__file__).with_name("paper.mplstyle"))
 
 
