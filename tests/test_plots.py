@@ -165,6 +165,8 @@ def test_means_are_over_splits_and_their_intervals_are_students_t():
     half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)
     assert (row["mean"], row.n) == (pytest.approx(0.4), 3)
     assert (row.low, row.high) == (pytest.approx(0.4 - half), pytest.approx(0.4 + half))
+    wide = plots_study.mean_over_splits(rows.assign(value=[0.1, 0.1, 0.5, 0.9]), ["arm"]).iloc[0]
+    assert (wide.low, wide.high) == (0, 1)  # a share has no others
     one = plots_study.mean_over_splits(rows[3:].assign(low=0.55, high=0.7), ["arm"]).iloc[0]
     assert (one["mean"], one.low, one.high, one.n) == (0.6, 0.55, 0.7, 1)  # of one split: over its test images
 

@@ -19,7 +19,7 @@ SEEN = (("full", "-"), ("none", "--"), ("left", "-."), ("bottom", ":"), ("right"
 def mean_over_splits(rows, by):
     """rows of one metric → one row per `by`: mean, low, high, n splits; seeds of a split are averaged first.
 
-    The interval is Student's t over splits, and for a single split the one over test images.
+    The interval is Student's t over splits, cut at 0 and 1, and for a single split the one over test images.
     """
     split = [*by, "draw_seed", "order_seed"]
     per_split = rows.groupby(split, dropna=False, sort=False)[["value", "low", "high"]].mean().reset_index()
@@ -27,8 +27,8 @@ def mean_over_splits(rows, by):
         mean=("value", "mean"), sd=("value", "std"), low=("low", "mean"), high=("high", "mean"), n=("value", "size"))
     half = stats.t.ppf(0.975, np.maximum(found.n - 1, 1)) * found.pop("sd") / np.sqrt(found.n)
     several = found.n > 1
-    return found.assign(low=found.low.where(~several, found["mean"] - half),
-                        high=found.high.where(~several, found["mean"] + half)).reset_index()
+    low, high = (found["mean"] - half).clip(lower=0), (found["mean"] + half).clip(upper=1)
+    return found.assign(low=found.low.where(~several, low), high=found.high.where(~several, high)).reset_index()
 
 
 def levels(table):
@@ -155,7 +155,8 @@ def caption_costs(cost, table):
              if cost.n_pairs.max() > 1 else f"{cost.n_images.max():,.0f} test images, for one split")
     return ("What imbalance costs: balanced accuracy, and recall of the classes with fewest images, after pretraining "
             "on the balanced twin, minus the same after pretraining on as many imbalanced images. Right of zero, "
-            f"imbalance costs. Bars: 95 % intervals over {doubt}; filled: zero is outside. {source(table)}")
+            "imbalance costs. Rows: how the representation was read, and with which share of the labels. Bars: 95 % "
+            f"intervals over {doubt}; filled: zero is outside. {source(table)}")
 
 
 def caption_budgets(drawn, table):
