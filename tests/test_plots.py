@@ -158,17 +158,17 @@ def test_floors_stand_beside_the_first_protocol_and_fine_tuning_never_mixes_with
 
 
 def test_means_are_over_splits_and_their_intervals_are_students_t():
-    rows = pd.DataFrame({"arm": "a", "draw_seed": [0, 0, 1, 2], "order_seed": np.nan, "value": [0.1, 0.3, 0.4, 0.6],
+    rows = pd.DataFrame({"arm": "a", "draw_seed": [0, 0, 1, 2], "order_seed": np.nan, "value": [0.35, 0.45, 0.45, 0.5],
                          "low": 0.0, "high": 1.0})
     row = plots_study.mean_over_splits(rows, ["arm"]).iloc[0]
-    values = np.array([0.2, 0.4, 0.6])  # two seeds of one split count once
+    values = np.array([0.4, 0.45, 0.5])  # two seeds of one split count once
     half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)
-    assert (row["mean"], row.n) == (pytest.approx(0.4), 3)
-    assert (row.low, row.high) == (pytest.approx(0.4 - half), pytest.approx(0.4 + half))
+    assert (row["mean"], row.n) == (pytest.approx(0.45), 3)
+    assert (row.low, row.high) == (pytest.approx(0.45 - half), pytest.approx(0.45 + half))
     wide = plots_study.mean_over_splits(rows.assign(value=[0.1, 0.1, 0.5, 0.9]), ["arm"]).iloc[0]
     assert (wide.low, wide.high) == (0, 1)  # a share has no others
-    one = plots_study.mean_over_splits(rows[3:].assign(low=0.55, high=0.7), ["arm"]).iloc[0]
-    assert (one["mean"], one.low, one.high, one.n) == (0.6, 0.55, 0.7, 1)  # of one split: over its test images
+    one = plots_study.mean_over_splits(rows[3:].assign(low=0.45, high=0.7), ["arm"]).iloc[0]
+    assert (one["mean"], one.low, one.high, one.n) == (0.5, 0.45, 0.7, 1)  # of one split: over its test images
 
 
 def test_captions_say_what_n_interval_data_and_command(study):
