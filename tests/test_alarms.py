@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_study import BALANCED, IMBALANCED, TWIN, MadeStudy, with_cost
 
-from ssl_core.analysis import alarms, contrasts, grid
+from ssl_core.analysis import alarms, contrasts, grid, plots_study
 
 
 @pytest.fixture
@@ -164,3 +164,14 @@ def test_odd_names_cannot_break_the_page(outputs):
     assert "<th>a&amp;b&#x27;c % (balanced)</th>" in text and "<script>" not in text
     (_, attributes), = Squares(text).found
     assert attributes["href"].startswith("runs/probe/a%26b%27c%20%25-") and attributes["title"].endswith('<script>"')
+
+
+def test_a_study_of_which_nothing_is_there_yet_can_be_looked_at(outputs):
+    made = MadeStudy(outputs)
+    made.trained("simclr", BALANCED, 0.5, why="failed: out of memory")
+    jobs, table = made.write()
+    summary = contrasts.summary_of(contrasts.cells_of(table, jobs), 100)
+    assert len(table) == len(summary) == len(plots_study.levels(table)) == len(plots_study.by_frequency(table)) == 0
+    assert alarms.of_cells(table) == alarms.of_floors(table) == [] and alarms.largest_surprise(summary) is None
+    assert "No pair of cells" in contrasts.answer(summary)[0]
+    assert 'failed.html" title=' in grid.grid_html(grid.rows_of(jobs, table))

@@ -98,8 +98,9 @@ def summary_of(cells, resamples=1000):
             pairs = a.merge(b, on=on, suffixes=("", "_b"))
             alone = len(set(map(tuple, a[on].values)) ^ set(map(tuple, b[on].values))) if len(b) else 0
             if len(pairs):
+                test = predictions(pairs.path.iloc[0])
                 rows += [summarise(family, pairs, alone, metric, resamples) for metric in metrics
-                         if metric is not FEW or predictions(pairs.path.iloc[0]).frequency]
+                         if metric is not FEW or (test.frequency and test.task != "multilabel")]
     summary = pd.DataFrame(rows, columns=COLUMNS)
     return summary.assign(p_adjusted=summary.groupby("family").p.transform(holm))
 
