@@ -31,8 +31,9 @@ def of_cells(table):
     that are never found. The majority floor is constant by its nature and raises none.
     """
     found = []
-    recalls = table[(table.metric == "recall") & table.group_kind.isin(["class", "label"]) & (table.part == "test")
-                    & (table.method != "majority") & table.value.notna()]
+    found_at_all = table.group_kind.eq("class") & table.metric.eq("recall")
+    found_at_all |= table.group_kind.eq("label") & table.metric.eq("f1")  # 0 without a true positive
+    recalls = table[found_at_all & (table.part == "test") & (table.method != "majority") & table.value.notna()]
     for (key, _, protocol, budget), rows in recalls.groupby(["key", "arm", "protocol", "budget"], sort=False):
         never, first = list(rows.group[rows.value == 0]), rows.iloc[0]
         if not never:
