@@ -234,7 +234,13 @@ def test_each_command_runs_its_module_in_the_environment(start, monkeypatch, arg
 def call(root, *arguments, cwd=None, **environment):
     clean = {k: v for k, v in os.environ.items() if k != "SSL_CORE_OUTPUTS"}
     return subprocess.Popen([sys.executable, str(root / "start.py"), *arguments], cwd=cwd or root, text=True,
-                            env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            preexec_fn=hear_interrupts if os.name == "posix" else None)
+
+
+def hear_interrupts():
+    """A job in the background of a shell ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.slow
