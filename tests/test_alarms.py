@@ -60,8 +60,8 @@ def test_a_label_that_is_never_found():
     rows = pd.DataFrame([columns | {"group": name, "metric": metric, "value": value} for name, metric, value in (
         ("halo", "f1", 0.4), ("halo", "accuracy", 0.0), ("nucleolus", "f1", 0.0), ("folds", "f1", np.nan))])
     alarm, = alarms.of_cells(rows)
-    assert alarm["sentence"] == ("SimCLR (natural), linear probe with 100 % of the labels: 1 of 2 labels are never found "
-                                 "(nucleolus).")
+    assert alarm["sentence"] == ("SimCLR (natural), linear probe with 100 % of the labels: 1 of 2 labels are never "
+                                 "found (nucleolus).")
 
 
 def test_a_class_without_test_images_raises_nothing(outputs):
