@@ -95,6 +95,7 @@ class PretrainConfig(RunConfig):
 
     method: str
     method_args: dict[str, Any]
+    wrap: list[dict[str, Any]]  # add-ons around the method, innermost first, each {"name": …} with its arguments
     encoder: str  # a timm name
     encoder_args: dict[str, Any]
     stem: Literal["default", "cifar"]
@@ -224,6 +225,7 @@ class Arm(Values):
     method: str
     ratios: list[Ratio] | None = None  # only these ratios of the study, for an arm that costs too much for all
     method_args: dict[str, Any] | None = None
+    wrap: list[dict[str, Any]] | None = None
     encoder: str | None = None
     encoder_args: dict[str, Any] | None = None
     stem: Literal["default", "cifar"] | None = None

@@ -136,7 +136,8 @@ def start_from(encoder, place):
 
 def save_encoder(encoder, path, key=""):
     """Write weights and, in the header, all that rebuilds the network; the file replaces an older one at once."""
-    header = {"encoder": json.dumps(encoder.spec), "key": key, "use": "research only"}
+    header = {"encoder": json.dumps(encoder.spec | {"key": key, "use": "research only"})}  # one entry: of several the
+    # order, and with it the file's hash, would be left to chance
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     with replacing(path) as partial:
         save_file(state, partial, metadata=header)

@@ -65,8 +65,14 @@ def make_key(stage, cfg, inputs) -> Key:
     parameters["dataset"] = Path(cfg.dataset).stem
     modules = list(ENTRIES[stage])
     if stage == "pretrain":
-        modules += method_modules(cfg.method, cfg.method_args)
-    return Key({"stage": stage, "parameters": parameters, "inputs": entering, "code": code_slice(modules)})
+        modules += method_modules(cfg.method, cfg.wrap)
+    else:
+        parameters["label_seed"] = cfg.label_seed
+    code = code_slice(modules)
+    if stage == "pretrain":
+        functions = [node for node in _registry().body if isinstance(node, ast.FunctionDef)]
+        code["methods"] = _digest(_shape(functions).encode())
+    return Key({"stage": stage, "parameters": parameters, "inputs": entering, "code": code})
 
 
 def _not_shaping(stage, cfg):
@@ -118,18 +124,22 @@ def code_slice(modules) -> dict:
     return dict(sorted(found.items()))
 
 
-def method_modules(method, method_args=None) -> list:
-    """The modules of a method, and of the methods its arguments name, read off the dict METHODS."""
-    registry = _tree(PACKAGE / "methods" / "__init__.py")
-    origin = {alias.asname or alias.name: node.module for node in registry.body if isinstance(node, ast.ImportFrom)
+def method_modules(method, wrap=()) -> list:
+    """The modules of a method and of the add-ons around it, read off the dicts METHODS and WRAPPERS."""
+    origin = {alias.asname or alias.name: node.module for node in _registry().body if isinstance(node, ast.ImportFrom)
               for alias in node.names}
-    table = next(node.value for node in registry.body
-                 if isinstance(node, ast.Assign) and node.targets[0].id == "METHODS")
-    known = {name.value: origin[value.id].removeprefix("ssl_core.")
-             for name, value in zip(table.keys, table.values, strict=True)}
-    if method not in known:
-        raise ValueError(f"method {method!r} is unknown; there are: {', '.join(known)}")
-    return [known[method]] + [known[v] for v in (method_args or {}).values() if isinstance(v, str) and v in known]
+    tables = {node.targets[0].id: node.value for node in _registry().body if isinstance(node, ast.Assign)}
+    modules = []
+    for table, what, name in [("METHODS", "method", method), *(("WRAPPERS", "wrap", add.get("name")) for add in wrap)]:
+        known = {key.value: value.id for key, value in zip(tables[table].keys, tables[table].values, strict=True)}
+        if name not in known:
+            raise ValueError(f"{what} {name!r} is unknown; there are: {', '.join(known) or 'none'}")
+        modules.append(origin[known[name]].removeprefix("ssl_core."))
+    return modules
+
+
+def _registry():
+    return _tree(PACKAGE / "methods" / "__init__.py")
 
 
 def _shaping(module):

@@ -29,7 +29,7 @@ def measure(cfg, images, steps=10):
         warnings.simplefilter("ignore")  # the notebook says what is to be said of the stem
         encoder = build_encoder(cfg, cfg.seed, *statistics)
     method = methods.build(cfg.method, encoder, Augment(cfg.recipe, cfg.image_size), len(images), cfg.seed,
-                           **cfg.method_args).to(device, memory_format=torch.channels_last).train()
+                           cfg.wrap, **cfg.method_args).to(device, memory_format=torch.channels_last).train()
     optimiser = create_optimizer_v2(method, OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay,
                                     **cfg.optimiser_args)
     images, batch = on_device(images, device), min(cfg.batch, len(images))

@@ -105,7 +105,7 @@ class Run:
         split = origin or (cfg.model_dump() if cfg.label_pool == "as_pretrain" else {})
         row |= {name: split.get(name, "") for name in ("split_kind", "twin", "ratio", "order_seed")}
         if origin:
-            options = ",".join(f"{name}={value}" for name, value in sorted(origin["method_args"].items()))
+            options = ",".join([*named(origin["method_args"]), *(add_on(**wrapper) for wrapper in origin["wrap"])])
             return row | {"pretrain_dataset": Path(origin["dataset"]).stem, "n_unlabelled": self.origin["n_unlabelled"],
                           "arm": arm_name(self.stage, cfg, origin), "method": origin["method"], "variant": options,
                           "encoder": origin["encoder"], "init": Path(origin["init"]).name,
@@ -114,7 +114,7 @@ class Run:
             return row | {"arm": arm_name(self.stage, cfg, origin), "method": "supervised", "encoder": cfg.encoder,
                           "variant": f"class_weight={cfg.class_weight}", "init": "random"}
         network = {"random": {"encoder": cfg.encoder, "init": "random"},
-                   "imagenet": {"encoder": Path(cfg.weights).name, "init": "imagenet"}}
+                   "imagenet": {"encoder": cfg.weights.partition("=")[0], "init": "imagenet"}}
         return row | {"arm": cell.source, "method": cell.source} | network.get(cell.source, {})
 
 
@@ -180,6 +180,14 @@ def arm_name(stage, cfg, origin=None) -> str:
         return origin["arm"] or origin["method"]
     weighted = "supervised" if cfg.class_weight == "none" else "supervised_weighted"
     return weighted if stage == "finetune" else "floors"
+
+
+def named(arguments) -> list:
+    return [f"{name}={value}" for name, value in sorted(arguments.items())]
+
+
+def add_on(name, **arguments) -> str:
+    return f"{name}({','.join(named(arguments))})"
 
 
 def run_folder(study, stage, name, key) -> Path:

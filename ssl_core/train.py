@@ -113,7 +113,7 @@ def pretrain(method, images, cfg, folder, key=""):
         np.save(path, at["image_loss"].cpu().numpy())
     save_encoder(method.encoder, folder / "encoder.safetensors", key)
     rest = {name: t.detach().cpu().contiguous() for name, t in method.state_dict().items()
-            if not name.startswith("encoder.")}
+            if not name.startswith(encoders_place(method))}
     with replacing(folder / "method.safetensors") as path:  # the last file: with it the run is finished
         save_file(rest, path, metadata={"key": key})
     for name in ("last.pt", "prev.pt"):
@@ -245,9 +245,14 @@ def restore(method, folder, key):
     with safe_open(rest, framework="pt") as file:
         refuse_other_key(rest, file.metadata()["key"], key)
     load_strictly(method.encoder.backbone, load_file(encoder), encoder)
-    own = {name: t for name, t in method.state_dict().items() if name.startswith("encoder.")}
+    own = {name: t for name, t in method.state_dict().items() if name.startswith(encoders_place(method))}
     load_strictly(method, own | load_file(rest), rest)
     return history
+
+
+def encoders_place(method):
+    """What the names of the encoder's weights begin with; a wrapper holds it inside its base."""
+    return next(name for name, module in method.named_modules() if module is method.encoder) + "."
 
 
 def refuse_other_key(path, found, key):

@@ -21,10 +21,11 @@ def package(tmp_path, monkeypatch):
         "train": "def loop():\n    from ssl_core.clock import tick\n    return tick()\n",
         "clock": 'def tick():\n    "Say tick."\n    return 1.5\n',
         "methods/__init__": "from ssl_core.methods.simclr import SimCLR\nfrom ssl_core.methods.mae import MAE\n"
-                            "METHODS = {'simclr': SimCLR, 'mae': MAE}\n",
+                            "from ssl_core.methods.bcl import BCL\nMETHODS = {'simclr': SimCLR, 'mae': MAE}\n"
+                            "WRAPPERS = {'bcl': BCL}\n\ndef build(name):\n    return METHODS[name]\n",
         "methods/base": "B = 1", "methods/simclr": "from ssl_core.methods.base import B\nTAU = 0.5\n",
         "methods/mae": "from .base import B\nfrom .patches import cut as slice_up\nMASK = 0.75\n",
-        "methods/patches": "cut = 1",
+        "methods/patches": "cut = 1", "methods/bcl": "BETA = 0.97\n",
         "data/__init__": "from ssl_core.data.cards import load\nfrom .splits import long_tail_split as split\n",
         "data/cards": "load = 1", "data/splits": "from ssl_core.data.cards import load\n"
         "from ssl_core.data.stratify import S\nlong_tail_split = 1", "data/stratify": "S = 1",
@@ -42,7 +43,8 @@ def package(tmp_path, monkeypatch):
 
 
 def all_keys():
-    configs = {"simclr": pretrain(), "mae": pretrain(method="mae"), "probe": probe(), "finetune": finetune()}
+    configs = {"simclr": pretrain(), "mae": pretrain(method="mae"), "wrapped": pretrain(wrap=[{"name": "bcl"}]),
+               "probe": probe(), "finetune": finetune()}
     stage = {"probe": "probe", "finetune": "finetune"}
     return {name: str(keys.make_key(stage.get(name, "pretrain"), cfg, INPUTS)) for name, cfg in configs.items()}
 
@@ -56,14 +58,14 @@ def test_slices_follow_imports_however_they_are_written(package):
 
 
 @pytest.mark.parametrize("module, old, new, hit", [
-    ("methods/simclr", "0.5", "0.1", {"simclr"}),
+    ("methods/simclr", "0.5", "0.1", {"wrapped", "simclr"}),
     ("methods/patches", "1", "2", {"mae"}),
-    ("methods/base", "1", "2", {"simclr", "mae"}),
-    ("clock", "1.5", "2.5", {"simclr", "mae"}),
+    ("methods/base", "1", "2", {"wrapped", "simclr", "mae"}),
+    ("clock", "1.5", "2.5", {"wrapped", "simclr", "mae"}),
     ("data/splits", "= 1", "= 2", {"probe", "finetune"}),
     ("evaluate/probe", "1", "2", {"probe"}),
-    ("taps", "1", "2", {"simclr", "mae", "probe", "finetune"}),
-    ("augment", "1", "2", {"simclr", "mae", "finetune"}),
+    ("taps", "1", "2", {"wrapped", "simclr", "mae", "probe", "finetune"}),
+    ("augment", "1", "2", {"wrapped", "simclr", "mae", "finetune"}),
     ("clock", "Say tick.", "Say tock.", set()),
     ("clock", "    return", "\n\n    # a comment\n    return", set()),
     ("analysis/plots", "1", "2", set()),
@@ -71,6 +73,8 @@ def test_slices_follow_imports_however_they_are_written(package):
     ("table", "1", "2", set()),
     ("data/cards", "1", "2", set()),
     ("methods/__init__", "'mae': MAE", "'mae': MAE, 'other': MAE", set()),
+    ("methods/__init__", "return METHODS[name]", "return METHODS[name]()", {"simclr", "mae", "wrapped"}),
+    ("methods/bcl", "0.97", "0.9", {"wrapped"}),
 ])
 def test_an_edit_changes_the_keys_of_what_it_shapes(package, module, old, new, hit):
     before = all_keys()
@@ -82,8 +86,10 @@ def test_an_edit_changes_the_keys_of_what_it_shapes(package, module, old, new, h
     assert {name for name in before if before[name] != after[name]} == hit
 
 
-def test_a_method_named_in_the_arguments_of_another_belongs_to_its_code(package):
-    assert keys.method_modules("mae", {"base": "simclr", "mask": 0.5}) == ["methods.mae", "methods.simclr"]
+def test_what_is_wrapped_around_a_method_belongs_to_its_code(package):
+    assert keys.method_modules("mae", [{"name": "bcl", "beta": 0.9}]) == ["methods.mae", "methods.bcl"]
+    with pytest.raises(ValueError, match="wrap 'balance' is unknown; there are: bcl"):
+        keys.method_modules("mae", [{"name": "balance"}])
     with pytest.raises(ValueError, match="'moco' is unknown; there are: simclr, mae"):
         keys.method_modules("moco")
 

@@ -16,13 +16,15 @@ from ssl_core.train import pretrain
 SIZE, N, PER_EPOCH = 16, 24, 3
 VIT = {"name": "vit_tiny_patch16_224", "args": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}}
 RESNET = {"name": "resnet10t", "args": {"channels": [8, 8, 16, 16]}, "stem": "cifar"}
+COMBINATIONS = {}  # "method+add-on" → wrap, each tested as a method is
 SMALL = {"mae": (VIT, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2})}  # others: RESNET, own defaults
 
 
 def make(name, recipe="simclr", **changes):
-    encoder, method_args = SMALL.get(name, (RESNET, {}))
+    method, (encoder, method_args) = name.split("+")[0], SMALL.get(name.split("+")[0], (RESNET, {}))
     torch.manual_seed(0)
-    return build(name, Encoder(**encoder, size=SIZE), Augment(recipe, SIZE), n=N, seed=0, **method_args | changes)
+    return build(method, Encoder(**encoder, size=SIZE), Augment(recipe, SIZE), N, 0, COMBINATIONS.get(name, ()),
+                 **method_args | changes)
 
 
 def draw_images(n=N):
@@ -33,7 +35,7 @@ def draw_views(method, n=8):
     return method.views(torch.from_numpy(draw_images(n)), torch.arange(n), torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[*METHODS, *COMBINATIONS])
 def name(request):
     return request.param
 
@@ -130,6 +132,8 @@ def test_a_wrong_name_or_argument_is_refused_in_one_line():
         make("simclear")
     with pytest.raises(ValueError, match="method 'simclr': .*'temperature'.*methods/simclr.py"):
         make("simclr", temperature=1)
+    with pytest.raises(ValueError, match="wrap 'balance' is unknown; there are: "):
+        build("simclr", Encoder(**RESNET, size=SIZE), Augment("simclr", SIZE), wrap=[{"name": "balance"}])
 
 
 # --- masked autoencoder -----------------------------------------------------------------------------------------------

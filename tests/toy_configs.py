@@ -16,7 +16,7 @@ INPUTS = {"data": "d" * 12, **{name: np.arange(9) + i for i, name in enumerate(P
 
 def pretrain(**changes):
     return PretrainConfig(**SHARED | NETWORK | OPTIMISER | dict(
-        method="simclr", method_args={}, init="random", recipe="simclr", optimiser_args={}, epochs=2, steps=0
+        method="simclr", method_args={}, wrap=[], init="random", recipe="simclr", optimiser_args={}, epochs=2, steps=0
     ) | changes)
 
 

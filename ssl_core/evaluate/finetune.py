@@ -5,6 +5,7 @@ function gives the supervised floor. The means for transformers (layer-wise deca
 label smoothing, a head that starts near 0) are those of He et al. 2022, §A.1, after Bao et al. 2022 (BEiT).
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def save_classifier(model, history, folder, key=""):
     atomic_write(folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
     with replacing(folder / "head.safetensors") as path:
-        save_file(head, path, metadata={"task": model.task, "key": key})
+        save_file(head, path, metadata={"head": json.dumps({"task": model.task, "key": key})})
     for name in ("last.pt", "prev.pt"):
         (folder / name).unlink(missing_ok=True)
 
@@ -166,7 +167,7 @@ def load_classifier(folder, key=None):
     """The classifier that `save_classifier` left in a folder, in eval mode; a `key` that is given must agree."""
     folder = Path(folder)
     with safe_open(folder / "head.safetensors", framework="pt") as file:
-        header = file.metadata()
+        header = json.loads(file.metadata()["head"])
     if key is not None:
         train.refuse_other_key(folder / "head.safetensors", header["key"], key)
     head = load_file(folder / "head.safetensors")

@@ -1,8 +1,11 @@
-"""One paper, one file. METHODS is the registry: a plain dict from the name in a study to the class."""
+"""One paper, one file. METHODS is the registry: a plain dict from the name in a study to the class; WRAPPERS holds the
+add-ons that go around any of them."""
+
+from inspect import signature
 
 import torch
 
-from ssl_core.methods.base import Method, Step
+from ssl_core.methods.base import Contrastive, Method, Step, Wrapper
 from ssl_core.methods.mae import MAE
 from ssl_core.methods.simclr import SimCLR
 
@@ -12,17 +15,36 @@ METHODS = {
 }
 
 
-def build(name, encoder, augment, n=0, seed=0, **method_args):
-    """A method by name, its own layers initialised as a pure function of the seed; method_args override the paper's."""
+WRAPPERS = {
+}
+
+
+def build(name, encoder, augment, n=0, seed=0, wrap=(), **method_args):
+    """A method by name, its own layers initialised as a pure function of the seed; method_args override the paper's.
+
+    wrap: add-ons around it, innermost first, each {"name": a key of WRAPPERS, its arguments}.
+    """
     if name not in METHODS:
         raise ValueError(f"method {name!r} is unknown; there are: {', '.join(METHODS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            return METHODS[name](encoder, augment, n, **method_args)
-        except TypeError as error:
-            problem = str(error).split("() ")[-1]
-            raise ValueError(f"method {name!r}: {problem}; see ssl_core/methods/{name}.py") from None
+        method = construct(METHODS[name], "method", name, encoder, augment, n, **method_args)
+        for wrapper in wrap:
+            options = dict(wrapper)
+            kind = options.pop("name", None)
+            if kind not in WRAPPERS:
+                raise ValueError(f"wrap {kind!r} is unknown; there are: {', '.join(WRAPPERS)}")
+            method = construct(WRAPPERS[kind], "wrap", kind, method, **options)
+    return method
 
 
-__all__ = ["METHODS", "Method", "Step", "build"]
+def construct(cls, what, name, *given, **arguments):
+    """The object, or one line that names the argument which the class does not take."""
+    try:
+        signature(cls).bind(*given, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{what} {name!r}: {error}; see {cls.__module__.replace('.', '/')}.py") from None
+    return cls(*given, **arguments)
+
+
+__all__ = ["METHODS", "WRAPPERS", "Contrastive", "Method", "Step", "Wrapper", "build"]

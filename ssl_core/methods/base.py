@@ -1,5 +1,6 @@
 """What a method of self-supervised learning must be able to do: four verbs and one value."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,57 @@ class Method(nn.Module):
 
     def begin_epoch(self, epoch):
         """Derive from saved state what holds for one epoch: pruning masks, augmentation strengths."""
+
+
+class Contrastive(Method):
+    """A method with a temperature: `tau`, or, with `tau_cosine` = (low, high, period in epochs), one that goes from
+    high to low and back in each period: Kukleva et al., Temperature Schedules for Self-Supervised Contrastive Methods
+    on Long-Tail Data, ICLR 2023, who let it move between 0.1 and 1."""
+
+    def __init__(self, encoder, augment, n, tau, tau_cosine=None):
+        super().__init__(encoder, augment, n)
+        self.tau_cosine = tau_cosine
+        if tau_cosine is None:
+            self.tau = tau
+        else:
+            self.register_buffer("tau", torch.tensor(cosine_tau(0, *tau_cosine)))
+
+    def begin_epoch(self, epoch):
+        if self.tau_cosine is not None:
+            self.tau.fill_(cosine_tau(epoch, *self.tau_cosine))
+
+
+def cosine_tau(epoch, low, high, period):
+    """low + (high − low) (1 + cos(2π epoch / period)) / 2."""
+    return low + (high - low) * (1 + math.cos(2 * math.pi * epoch / period)) / 2
+
+
+class Wrapper(Method):
+    """An add-on around a method, `base`: passes every verb on, so that a subclass writes only what it changes."""
+
+    def __init__(self, base):
+        nn.Module.__init__(self)
+        self.base, self.n = base, base.n
+
+    @property
+    def encoder(self):
+        return self.base.encoder
+
+    @property
+    def augment(self):
+        return self.base.augment
+
+    def views(self, images, index, generator=None):
+        return self.base.views(images, index, generator)
+
+    def forward(self, *views) -> Step:
+        return self.base(*views)
+
+    def update(self, step, index):
+        self.base.update(step, index)
+
+    def begin_epoch(self, epoch):
+        self.base.begin_epoch(epoch)
 
 
 def encode_pair(encoder, x1, x2):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ssl_core.encoders import mlp
-from ssl_core.methods.base import Method, Step, encode_pair
+from ssl_core.methods.base import Contrastive, Step, encode_pair
 
 
 def nt_xent(z1, z2, tau):
@@ -25,13 +25,12 @@ def nt_xent(z1, z2, tau):
     return F.cross_entropy(logits, positive, reduction="none").view(2, n).mean(0)
 
 
-class SimCLR(Method):
+class SimCLR(Contrastive):
     """tau .5 and a two-layer projector with BatchNorm: the paper's choice for CIFAR-10 (§B.9); its projector is
     D → D → 128. `projector` gives other widths after the encoder's, `projector_norm` switches BatchNorm."""
 
-    def __init__(self, encoder, augment, n=0, tau=0.5, projector=(512, 128), projector_norm=True):
-        super().__init__(encoder, augment, n)
-        self.tau = tau
+    def __init__(self, encoder, augment, n=0, tau=0.5, tau_cosine=None, projector=(512, 128), projector_norm=True):
+        super().__init__(encoder, augment, n, tau, tau_cosine)
         self.projector = mlp(encoder.width, *projector, norm=projector_norm, last_norm=projector_norm)
 
     def forward(self, x1, x2):
