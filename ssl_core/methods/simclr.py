@@ -27,13 +27,19 @@ def nt_xent(z1, z2, tau):
 
 class SimCLR(Contrastive):
     """tau .5 and a two-layer projector with BatchNorm: the paper's choice for CIFAR-10 (§B.9); its projector is
-    D → D → 128. `projector` gives other widths after the encoder's, `projector_norm` switches BatchNorm."""
+    D → D → 128. `projector` gives other widths after the encoder's; `projector_norm` is BatchNorm after each layer
+    (True), after all but the last ("hidden") or after none (False). A subclass writes another `loss`."""
 
     def __init__(self, encoder, augment, n=0, tau=0.5, tau_cosine=None, projector=(512, 128), projector_norm=True):
         super().__init__(encoder, augment, n, tau, tau_cosine)
-        self.projector = mlp(encoder.width, *projector, norm=projector_norm, last_norm=projector_norm)
+        if projector_norm not in (True, False, "hidden"):
+            raise ValueError(f"projector_norm is {projector_norm!r}; give true, false or hidden")
+        self.projector = mlp(encoder.width, *projector, norm=bool(projector_norm), last_norm=projector_norm is True)
 
     def forward(self, x1, x2):
         f1, f2 = encode_pair(self.encoder, x1, x2)
         z1, z2 = self.projector(torch.cat([f1.h, f2.h])).chunk(2)
-        return Step(nt_xent(z1, z2, self.tau), (f1, f2), (z1, z2))
+        return Step(self.loss(z1, z2), (f1, f2), (z1, z2))
+
+    def loss(self, z1, z2):
+        return nt_xent(z1, z2, self.tau)
