@@ -6,11 +6,18 @@ from inspect import signature
 import torch
 
 from ssl_core.methods.base import Contrastive, Method, Step, Wrapper
+from ssl_core.methods.dclw import DCL, DCLW
+from ssl_core.methods.lotar import LoTaR
 from ssl_core.methods.mae import MAE
+from ssl_core.methods.sdclr import SDCLR
 from ssl_core.methods.simclr import SimCLR
 
 METHODS = {
+    "dcl": DCL,
+    "dclw": DCLW,
+    "lotar": LoTaR,
     "mae": MAE,
+    "sdclr": SDCLR,
     "simclr": SimCLR,
 }
 
