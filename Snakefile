@@ -23,6 +23,7 @@ rule job:
     params:
         notebook=lambda wildcards: JOBS[wildcards.folder]["notebook"],
         values=lambda wildcards: json.dumps(JOBS[wildcards.folder]["params"]),
+    priority: lambda wildcards: JOBS[wildcards.folder]["priority"]
     threads: PLAN["threads"]
     resources:
         gpu=min(1, PLAN["gpus"]),

@@ -157,7 +157,8 @@ def main(argv=None):
         if makes_run and not (folder / "done.json").exists():
             raise RuntimeError(f"{notebook.name} made another run than {folder.name}; was code edited meanwhile?")
     except RuntimeError as error:
-        if makes_run and "is being made by another process" not in str(error):
+        finished = (folder / "done.json").exists()  # then only its report failed to be made again
+        if makes_run and not finished and "is being made by another process" not in str(error):
             mark_failed(folder, str(error))
         sys.exit(str(error))
     if makes_run:

@@ -12,6 +12,7 @@ from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeCo
 from ssl_core.files import root
 from ssl_core.keys import make_key
 from ssl_core.nb import parameters_of, stamp
+from ssl_core.presets import ARGUMENTS, values_of
 from ssl_core.runs import run_folder, run_name
 from ssl_core.states import DONE, TO_RUN, assess
 
@@ -45,12 +46,21 @@ class Job:
     def name(self) -> str:
         return self.folder.name.rpartition("-")[0]
 
+    @property
+    def priority(self) -> int:
+        """Higher is sooner: what a probe's report shows beside its number, floors and twin, is then there before it."""
+        if self.stage == "pretrain":
+            return 2
+        if not self.needs:
+            return 3
+        return int(self.cfg.ratio == 1 or self.cfg.twin != "none")
+
     def as_dict(self) -> dict:
         cells = [cell._asdict() | {"state": TO_RUN if cell.id in self.missing else DONE} for cell in self.cells]
         return {"id": f"{self.stage}/{self.folder.name}", "stage": self.stage, "name": self.name, "arm": self.cfg.arm,
                 "key": self.key, "folder": shown(self.folder), "notebook": shown(notebook_of(self.stage)),
-                "params": self.params, "needs": [shown(need.folder) for need in self.needs], "state": self.state,
-                "why": self.why, "older": self.older, "cells": cells}
+                "params": self.params, "priority": self.priority, "needs": [shown(need.folder) for need in self.needs],
+                "state": self.state, "why": self.why, "older": self.older, "cells": cells}
 
 
 @dataclass
@@ -174,10 +184,14 @@ class _Planner:
             raise ConfigError(f"arms.{name}: its init leads in a circle: {' → '.join([*starts, name])}")
         if starts and arm.ratios and split["ratio"] not in arm.ratios:
             raise ConfigError(f"arms.{starts[-1]}: it starts from {name}, which is not run at ratio {split['ratio']:g}")
-        values = arm.model_dump(exclude={"name", "ratios"}, exclude_none=True)
-        if arm.method != self.defaults["pretrain"]["method"]:  # the cell's arguments are those of its own method
-            values = {"method_args": {}} | values
-        if arm.epochs or arm.steps:  # a length in one unit takes the place of the default's in the other
+        try:
+            values, cell = values_of(arm), self.defaults["pretrain"]
+        except ConfigError as error:
+            raise ConfigError(f"arms.{name}: {error}") from None
+        for what, arguments in ARGUMENTS.items():  # the cell's arguments are those of its own method, encoder, optimiser
+            if values.get(what, cell[what]) != cell[what]:
+                values = {arguments: {}} | values
+        if "epochs" in values or "steps" in values:  # a length in one unit takes the place of the default's in the other
             values = {"epochs": 0, "steps": 0} | values
         above = {}
         if arm.init in self.arms:
