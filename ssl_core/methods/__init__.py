@@ -7,8 +7,11 @@ import torch
 
 from ssl_core.methods.base import Contrastive, Method, Step, Wrapper
 from ssl_core.methods.dclw import DCL, DCLW
+from ssl_core.methods.intermediate import Intermediate
 from ssl_core.methods.lotar import LoTaR
 from ssl_core.methods.mae import MAE
+from ssl_core.methods.moco import MoCo
+from ssl_core.methods.rotnet import RotNet
 from ssl_core.methods.sdclr import SDCLR
 from ssl_core.methods.simclr import SimCLR
 
@@ -17,12 +20,15 @@ METHODS = {
     "dclw": DCLW,
     "lotar": LoTaR,
     "mae": MAE,
+    "moco": MoCo,
+    "rotnet": RotNet,
     "sdclr": SDCLR,
     "simclr": SimCLR,
 }
 
 
 WRAPPERS = {
+    "intermediate": Intermediate,
 }
 
 
