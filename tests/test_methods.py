@@ -16,7 +16,11 @@ from ssl_core.train import pretrain
 SIZE, N, PER_EPOCH = 16, 24, 3
 VIT = {"name": "vit_tiny_patch16_224", "args": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}}
 RESNET = {"name": "resnet10t", "args": {"channels": [8, 8, 16, 16]}, "stem": "cifar"}
-COMBINATIONS = {}  # "method+add-on" → wrap, each tested as a method is
+COMBINATIONS = {  # "method+add-on" → wrap, each tested as a method is
+    "simclr+bcl": [{"name": "bcl"}],
+    "simclr+intermediate": [{"name": "intermediate"}],
+    "moco+intermediate": [{"name": "intermediate", "distance": "barlow", "projector": [8, 8, 8]}],
+}
 SMALL = {"mae": (VIT, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2})}  # others: RESNET, own defaults
 
 

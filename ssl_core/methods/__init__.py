@@ -6,6 +6,7 @@ from inspect import signature
 import torch
 
 from ssl_core.methods.base import Contrastive, Method, Step, Wrapper
+from ssl_core.methods.bcl import BCL
 from ssl_core.methods.dclw import DCL, DCLW
 from ssl_core.methods.intermediate import Intermediate
 from ssl_core.methods.lotar import LoTaR
@@ -28,6 +29,7 @@ METHODS = {
 
 
 WRAPPERS = {
+    "bcl": BCL,
     "intermediate": Intermediate,
 }
 
