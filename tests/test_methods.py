@@ -21,7 +21,10 @@ COMBINATIONS = {  # "method+add-on" → wrap, each tested as a method is
     "simclr+intermediate": [{"name": "intermediate"}],
     "moco+intermediate": [{"name": "intermediate", "distance": "barlow", "projector": [8, 8, 8]}],
 }
-SMALL = {"mae": (VIT, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2})}  # others: RESNET, own defaults
+SMALL = {  # others: RESNET, own defaults
+    "mae": (VIT, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}),
+    "moco": (RESNET, {"queue": 6}),
+}
 
 
 def make(name, recipe="simclr", **changes):
