@@ -18,12 +18,14 @@ VIT = {"name": "vit_tiny_patch16_224", "args": {"patch_size": 4, "embed_dim": 16
 RESNET = {"name": "resnet10t", "args": {"channels": [8, 8, 16, 16]}, "stem": "cifar"}
 COMBINATIONS = {  # "method+add-on" → wrap, each tested as a method is
     "simclr+bcl": [{"name": "bcl"}],
+    "sdclr+bcl": [{"name": "bcl"}],
     "simclr+intermediate": [{"name": "intermediate"}],
     "moco+intermediate": [{"name": "intermediate", "distance": "barlow", "projector": [8, 8, 8]}],
 }
 SMALL = {  # others: RESNET, own defaults
     "mae": (VIT, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}),
     "moco": (RESNET, {"queue": 6}),
+    "sdclr": (RESNET, {"prune_share": 0.5}),
 }
 
 

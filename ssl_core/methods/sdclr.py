@@ -81,8 +81,8 @@ class SDCLR(SimCLR):
         self.mask.copy_(magnitude_mask(torch.cat([w.flatten() for w in weights.values()]), self.prune_share))
         name, first = next(iter(weights.items()))
         if not self.mask[:first.numel()].any():  # in narrow networks one threshold for all layers can do that
-            warnings.warn(f"pruning takes all of {name} in epoch {epoch + 1}: the competitor sees nothing of the images; "
-                          "lower prune_share, or widen the encoder", stacklevel=2)
+            warnings.warn(f"pruning takes all of {name} in epoch {epoch + 1}: the competitor sees nothing of the "
+                          "images; lower prune_share, or widen the encoder", stacklevel=2)
 
     def masked(self):
         """{name: weight · mask} of what is pruned; the gradient of a pruned weight is 0."""
