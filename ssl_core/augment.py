@@ -100,15 +100,15 @@ class Augment:
             raise ValueError(f"Augment takes uint8 images (B, 1 or 3, H, W) as stored, got {images.dtype} "
                              f"{tuple(images.shape)}: pass them before any scaling or normalising")
         n, channels, height, width = images.shape
+        views = torch.empty(n, 3, self.size, self.size, device=images.device)   # out here: autograd may keep it
         with torch.inference_mode(), torch.autocast(images.device.type, enabled=False):
             draw = self.draw(n, height, width, generator, strength, images.device)
             if images.device.type == "cpu":
                 chunk = CHUNK * torch.get_num_threads() // (channels * max(height * width, self.size**2))
-                views, where = self.apply_sorted(images, draw, max(1, chunk))
+                self.apply_sorted(images, draw, max(1, chunk), views)
             else:
-                views = self.apply(images, draw).clamp_(0, 1).expand(-1, 3, -1, -1)
-                where = torch.arange(n, device=images.device)
-        return views.index_select(0, where)   # a tensor that autograd may keep
+                torch.clamp(self.apply(images, draw).expand(-1, 3, -1, -1), 0, 1, out=views)
+        return views
 
     def draw(self, n, height, width, generator=None, strength=None, device="cpu"):
         """Everything random about n views, and what follows from it alone, as a dict of (n, ...) tensors.
@@ -134,40 +134,41 @@ class Augment:
         flip, vflip = flip ^ (turns == 1) ^ (turns == 2), vflip ^ (turns >= 2)
         box = crop_boxes(area, aspect, corner, s[:, None], height, width, r["scale"], r["ratio"])
 
-        spread = s[:, None] * ops.constant(tuple(r["jitter"]), u.device)
+        amplitude = s * jittered
+        spread = amplitude[:, None] * ops.constant((*r["jitter"][:HUE], 0), u.device)   # hue has nothing to blend
         low = (1 - spread).clamp_min(0)
         factors = low + (1 + spread - low) * amount
-        factors[:, HUE] = 1   # nothing to blend
-        hue = spread[:, HUE] * (2 * amount[:, HUE] - 1) * jittered
+        hue = r["jitter"][HUE] * amplitude * (2 * amount[:, HUE] - 1)
         rounds = order.argsort(1)
         hue_at = torch.where(jittered, (rounds == HUE).int().argmax(1), -1)
         matrix, offset = ops.jitter_matrices(rounds, factors, hue_at)
 
         low, high = r["blur_sigma"]
         sigma = (low + (high - low) * sigma) * s * blurred
+        kernel = {"kernel": ops.gaussian_kernels(sigma, self.radius)} if r["blur_p"] else {}
         return {
             "box": box, "flip": flip, "vflip": vflip, "place": ops.places(box, flip, vflip, size, height, width),
             "transpose": turns % 2 == 1,
             "rounds": rounds, "factors": factors, "hue_at": hue_at, "matrix": matrix, "offset": offset,
             "hue": hue, "shift": ops.hue_shifts(hue),
             "gray": grayed,
-            "blur": blurred, "sigma": sigma, "kernel": ops.gaussian_kernels(sigma, self.radius),
+            "blur": blurred, "sigma": sigma, **kernel,
             "solarize": solarized,
             "angle": (2 * angle - 1) * s * r["rotate"],
         }
 
-    def apply_sorted(self, images, draw, chunk):
-        """Views in another order, chunk by chunk, and where each image's view is: (B, 3, size, size) and (B,)."""
-        # Images that shift their hue in the same round go together, within them those with blur.
-        order = (2 * draw["hue_at"] + draw["blur"]).argsort()
+    def apply_sorted(self, images, draw, chunk, views):
+        """Fill views (B, 3, size, size) chunk by chunk, in another order than the images'."""
+        # Images that shift their hue in the same round go together, within them those that turn gray and those with
+        # blur (neither, gray, both, blur), so that each operation acts on a slice.
+        order = (4 * draw["hue_at"] + 2 * draw["blur"] + (draw["blur"] ^ draw["gray"])).argsort()
         counts = torch.unique_consecutive(draw["hue_at"][order], return_counts=True)[1].tolist()
         sizes = [min(chunk, count - start) for count in counts for start in range(0, count, chunk)]
-        chunks = [value.index_select(0, order).split(sizes) for value in (images, *draw.values())]
-        views = torch.empty(len(images), 3, self.size, self.size)
-        for rows, images, *values in zip(views.split(sizes), *chunks, strict=True):
-            x = self.apply(images, dict(zip(draw, values, strict=True)))
-            torch.clamp(x.expand(-1, 3, -1, -1), 0, 1, out=rows)
-        return views, order.argsort()
+        chunks = [value.index_select(0, order).split(sizes) for value in draw.values()]
+        filled = views.numpy()   # numpy copies whole images to their rows, torch value by value
+        for rows, *values in zip(order.split(sizes), *chunks, strict=True):
+            x = self.apply(images.index_select(0, rows), dict(zip(draw, values, strict=True)))
+            filled[rows.numpy()] = x.clamp_(0, 1).numpy()
 
     def apply(self, images, draw):
         """The recipe with given draws: (n, C, H, W) uint8 -> (n, C, size, size) float32, in [0, 1] but for rounding."""

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 LUMA = (0.2989, 0.587, 0.114)   # weights of red, green, blue in gray, ITU-R BT.601
 BLOCK = 32                      # pixels blurred by one matrix product
+# A and B of a blend, 3 x 3 each, as weighted sums: of the pixel itself, of its gray, of the mean gray
+PARTS = ((1, 0, 0, 0, 1, 0, 0, 0, 1) + 9 * (0,), 3 * LUMA + 9 * (0,), 9 * (0,) + 3 * LUMA)
 
 
 @cache
@@ -28,12 +30,12 @@ def on_drawn(mask, x, change):
     """
     if x.device.type != "cpu":
         return torch.where(mask.view(-1, 1, 1, 1), change(x, slice(None)), x)
-    rows = mask.nonzero()[:, 0]
-    listed = rows.tolist()
+    listed = [row for row, drawn in enumerate(mask.tolist()) if drawn]
     if listed and listed[-1] - listed[0] + 1 == len(listed):
         rows = slice(listed[0], listed[-1] + 1)   # spares two copies
         x[rows] = change(x[rows], rows)
     elif listed:
+        rows = torch.tensor(listed)
         x[rows] = change(x.index_select(0, rows), rows)
     return x
 
@@ -45,10 +47,11 @@ def places(box, flip, vflip, size, height, width):
     box than to one inside.
     """
     step = torch.arange(size, device=box.device) + 0.5
-    step = torch.where(torch.stack((vflip, flip), 1)[:, :, None], size - step, step)
     start, length = box[:, :2, None], box[:, 2:, None]
-    middle = (start + step * (length / size)).clamp(start + 0.5, start + length - 0.5)
-    return middle * constant(((2 / height,), (2 / width,)), box.device) - 1
+    end, flipped = start + length, torch.stack((vflip, flip), 1)[:, :, None]
+    first, pace = torch.where(flipped, end, start), torch.where(flipped, -length, length) / size
+    middle = torch.addcmul(first, pace, step).clamp_(start + 0.5, end - 0.5)
+    return middle.mul_(constant(((2 / height,), (2 / width,)), box.device)).sub_(1)
 
 
 def crop_resize(x, box, place):
@@ -63,7 +66,7 @@ def crop_resize(x, box, place):
         columns = triangle_weights(across, box[:, 1], box[:, 3], width)
         return rows[:, None] @ (x @ columns[:, None].mT)
     # No crop is larger than its image, so nothing shrinks here, and four neighbours are all that bilinear needs.
-    grid = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)
+    grid = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 1).movedim(1, 3)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -83,17 +86,16 @@ def jitter_matrices(rounds, factors, hue_at):
 
     A blend is factor * x + (1 - factor) * other, where other is black for BRIGHTNESS, the image's mean gray for
     CONTRAST, each pixel's gray for SATURATION. rounds: (n, 4) the operation in each round; factors: (n, 4) by
-    operation, 1 for HUE; hue_at: (n,) round of the hue, -1 for no jitter. Rounds 0, 1, 2 may come before the hue and
-    1, 2, 3 after it; where they do not, the blend changes nothing.
+    operation, 1 for HUE and without jitter; hue_at: (n,) round of the hue, -1 for no jitter. Rounds 0, 1, 2 may come
+    before the hue and 1, 2, 3 after it; where they do not, the blend changes nothing.
     """
-    k = torch.arange(4, device=rounds.device)
-    factor, hue_at = factors.gather(1, rounds), hue_at[:, None]
-    before, after = torch.where(k < hue_at, factor, 1), torch.where((k > hue_at) & (hue_at >= 0), factor, 1)
-    factor = torch.cat((before[:, :3], after[:, 1:]), 1)
-    operation = torch.cat((rounds[:, :3], rounds[:, 1:]), 1)[..., None, None]
-    rest = (1 - factor)[..., None, None] * constant(LUMA, factor.device).expand(3, 3)
-    keep = torch.diag_embed(factor[..., None].expand(-1, -1, 3))
-    return keep + rest * (operation == SATURATION), rest * (operation == CONTRAST)
+    k, hue_at = torch.arange(4, device=rounds.device), hue_at[:, None]
+    operation = torch.cat((rounds[:, :3], rounds[:, 1:]), 1)
+    acts = torch.cat(((k < hue_at)[:, :3], (k > hue_at)[:, 1:]), 1)
+    factor = torch.where(acts, factors.gather(1, operation), 1)
+    rest = 1 - factor
+    parts = torch.stack((factor, rest * (operation == SATURATION), rest * (operation == CONTRAST)), 2)
+    return (parts @ constant(PARTS, parts.device)).view(-1, 6, 2, 3, 3).unbind(2)
 
 
 def color_jitter(x, matrix, offset, hue_at, shift):
@@ -104,19 +106,20 @@ def color_jitter(x, matrix, offset, hue_at, shift):
     """
     if x.shape[1] == 1:
         matrix, offset = matrix.sum(3)[:, :, :1, None], offset.sum(3)[:, :, :1, None]
-    rounds = list(zip(matrix.unbind(1), offset.unbind(1), strict=True))
     first, last = 0, 3
     if x.device.type == "cpu":   # rounds in which no image blends are left out
         positions = hue_at.tolist()
         first, last = max(0, min(positions)), max(positions)
+        if last < 0:
+            return x
     pixels = x.flatten(2)
     spare = torch.empty_like(pixels)
-    for a, b in rounds[: max(0, last)]:
-        pixels, spare = blend(pixels, a, b, spare), pixels
-    if last >= 0 and x.shape[1] == 3:
+    for k in range(last):
+        pixels, spare = blend(pixels, matrix[:, k], offset[:, k], spare), pixels
+    if x.shape[1] == 3:
         pixels = shift_hue(pixels, shift)
-    for a, b in rounds[3 + first :] if last >= 0 else ():
-        pixels, spare = blend(pixels, a, b, spare), pixels
+    for k in range(3 + first, 6):
+        pixels, spare = blend(pixels, matrix[:, k], offset[:, k], spare), pixels
     return pixels.view_as(x)
 
 
@@ -127,7 +130,7 @@ def blend(pixels, a, b, out):
 
 def hue_shifts(turns):
     """(n, 3) for shift_hue: turns (n,) seen from red, green and blue, in sixths of a turn within [-3, 3]."""
-    shift = torch.stack((6 * turns, 6 * turns - 2, 6 * turns + 2), 1)
+    shift = 6 * turns[:, None] + constant((0, -2, 2), turns.device)
     return shift - 6 * (shift / 6).round()
 
 
@@ -145,7 +148,7 @@ def shift_hue(pixels, shift):
     h.div_(span + 1e-8).copysign_(green - blue)
     low.sub_(span)
     d = torch.add(h[:, None], shift[:, :, None], out=pixels).abs_().sub_(3).abs_().clamp_(1, 2)
-    return d.mul_(span[:, None]).add_(low[:, None])
+    return torch.addcmul(low[:, None], span[:, None], d, out=d)
 
 
 def gray(x):
@@ -190,8 +193,9 @@ def gaussian_blur(x, kernel):
     edges = [(i, min(size, i + BLOCK)) for i in range(0, size, BLOCK)]
     blocks = [(slice(first, last), slice(max(0, first - radius), min(size, last + radius))) for first, last in edges]
     across = [torch.bmm(x.flatten(1, 2)[..., near], band[:, to, near].mT) for to, near in blocks]
-    x = torch.cat(across, 2).view_as(x)
-    return torch.cat([band[:, None, to, near] @ x[:, :, near] for to, near in blocks], 2)
+    x = (torch.cat(across, 2) if len(blocks) > 1 else across[0]).view_as(x)
+    down = [band[:, None, to, near] @ x[:, :, near] for to, near in blocks]
+    return torch.cat(down, 2) if len(blocks) > 1 else down[0]
 
 
 def rotate(x, angle):
