@@ -29,7 +29,7 @@ def parser():
     def verb(function, **arguments):
         sub = verbs.add_parser(function.__name__, help=function.__doc__.splitlines()[0], description=function.__doc__)
         for name, options in arguments.items():
-            flag = name if name == "study" else "--" + name.replace("_", "-")
+            flag = name if name in ("study", "name") else "--" + name.replace("_", "-")
             sub.add_argument(flag, **options)
         sub.set_defaults(verb=function)
 
@@ -48,7 +48,8 @@ def parser():
          replace=switch | {"help": "write over files that say something else"})
     verb(report, study={"metavar": "STUDY.yaml"})
     verb(datasets)
-    verb(methods)
+    verb(methods, name={"metavar": "NAME", "nargs": "?", "help": "where each constant of its presets comes from"},
+         markdown=switch | {"help": "the presets of all methods, as docs/methods.md has them"})
     verb(schema)
     verb(doctor)
     return top
@@ -193,12 +194,19 @@ def datasets(arguments):
 
 
 def methods(arguments):
-    """The methods of pretraining, each with its paper."""
-    from ssl_core.methods import METHODS
+    """The methods of pretraining and the add-ons around them, each with its paper; or the presets of one of them."""
+    if arguments.name or arguments.markdown:
+        from ssl_core import presets
 
-    for name, method in METHODS.items():
-        paper = sys.modules[method.__module__].__doc__.split("\n\n")[0]
-        print(f"{name:12} {' '.join(paper.split())}")
+        print(presets.as_markdown() if arguments.markdown else presets.as_text(presets.about(arguments.name)))
+        return
+    from ssl_core.methods import METHODS, WRAPPERS
+
+    for what, table in (("methods", METHODS), ("add-ons, around any method", WRAPPERS)):
+        print(f"{what}:")
+        for name, method in table.items():
+            paper = sys.modules[method.__module__].__doc__.split("\n\n")[0]
+            print(f"  {name:12} {' '.join(paper.split())}")
 
 
 def schema(arguments):

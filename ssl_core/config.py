@@ -223,6 +223,7 @@ class Arm(Values):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
     method: str
+    preset: str | None = None  # a published recipe, NAME or FILE/NAME, of params/presets; what the arm says itself wins
     ratios: list[Ratio] | None = None  # only these ratios of the study, for an arm that costs too much for all
     method_args: dict[str, Any] | None = None
     wrap: list[dict[str, Any]] | None = None
