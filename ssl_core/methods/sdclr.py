@@ -53,7 +53,8 @@ class SDCLR(SimCLR):
     prune_share .9 and tau .2: the authors' commands for CIFAR (on ImageNet-100 .3 and .3). prune: "conv", as published,
     takes the convolutions of the encoder; "matrices" its linear layers too, for transformers. The projector is never
     pruned. Masks are made anew from the dense weights at the start of each epoch (§3.2). What downstream work keeps is
-    the dense network. Loss and gradients equal the three passes in the authors' code, which cannot hold both graphs.
+    the dense network. Loss and gradients equal those of the three passes in the authors' code; only the competitor's
+    running statistics move once a step here, and twice there.
     """
 
     def __init__(self, encoder, augment, n=0, prune="conv", prune_share=0.9, tau=0.2, tau_cosine=None,
