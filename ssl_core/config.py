@@ -14,11 +14,17 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Floor = Literal["majority", "colour", "pixels", "random", "supervised", "supervised_weighted", "imagenet"]
+Floor = Literal["majority", "colour", "pixels", "random", "supervised", "supervised_weighted", "supervised_sampled",
+                "supervised_adjusted", "imagenet"]
 Protocol = Literal["linear", "knn", "finetune"]
 SplitKind = Literal["long_tail", "category_ratio", "balanced", "natural"]
 LabelPool = Literal["balanced", "natural", "as_pretrain"]
 Twin = Literal["none", "same_n", "same_head"]
+
+# What a training from scratch does about uneven classes: nothing, or one of three things.
+PLAIN = {"class_weight": "none", "sampling": "uniform", "logit_adjustment": 0.0}
+SUPERVISED = {"supervised": {}, "supervised_weighted": {"class_weight": "balanced"},
+              "supervised_sampled": {"sampling": "balanced"}, "supervised_adjusted": {"logit_adjustment": 1.0}}
 
 MACHINE = ("study", "arm", "device", "threads")  # where and under which name a run happens: no part of its key
 
@@ -158,6 +164,8 @@ class FinetuneConfig(RunConfig):
     budgets: Annotated[list[Share], Field(min_length=1)]
     budget_seed: Count
     class_weight: Literal["none", "balanced"]
+    sampling: Literal["uniform", "balanced"]
+    logit_adjustment: Annotated[float, Field(ge=0)]  # tau of Menon et al. 2021; 0 is plain cross entropy
     optimiser: Literal["adamw", "sgd", "lars"]
     lr: Positive
     weight_decay: Annotated[float, Field(ge=0)]
@@ -169,6 +177,28 @@ class FinetuneConfig(RunConfig):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     precision: Literal["auto", "fp32", "bf16"]
     resamples: Annotated[int, Field(ge=100)]
+
+    @model_validator(mode="after")
+    def _one_correction(self):
+        if len(self.correction) > 1:
+            raise ValueError(f"{' and '.join(self.correction)} each make up for uneven classes, together they do it "
+                             "twice; give one")
+        return self
+
+    @property
+    def correction(self) -> dict:
+        """What is done about uneven classes, {} for nothing."""
+        return {name: getattr(self, name) for name, plain in PLAIN.items() if getattr(self, name) != plain}
+
+    @property
+    def floor(self) -> str:
+        """Which of the supervised floors a training from scratch with these values is."""
+        return next(name for name, how in SUPERVISED.items() if how.keys() == self.correction.keys())
+
+    def refuse_task(self, task):
+        if task == "multilabel" and self.sampling != "uniform":
+            raise ConfigError("sampling balanced draws a class and then an image of it, but an image of a multilabel "
+                              "set has many; use class_weight balanced")
 
     def cells(self) -> list[Cell]:
         """What this job evaluates: one fine-tuning per budget."""

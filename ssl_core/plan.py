@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
+from ssl_core.config import PLAIN, SUPERVISED, ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
 from ssl_core.files import root
 from ssl_core.keys import make_key
 from ssl_core.nb import parameters_of, stamp
@@ -161,6 +161,8 @@ class _Planner:
         try:
             cfg = CONFIGS[stage](**values)
             data = self.load(cfg.dataset, cfg.image_size)
+            if stage == "finetune":
+                cfg.refuse_task(data.task)
             parts = self.pools(cfg.dataset, cfg.image_size, tuple(cfg.pool_arguments().items()))
             key = make_key(stage, cfg, {"data": data, **vars(parts), **{name: job.key for name, job in above.items()}})
         except (ValueError, OSError) as error:
@@ -188,10 +190,10 @@ class _Planner:
             values, cell = values_of(arm), self.defaults["pretrain"]
         except ConfigError as error:
             raise ConfigError(f"arms.{name}: {error}") from None
-        for what, arguments in ARGUMENTS.items():  # the cell's arguments are those of its own method, encoder, optimiser
+        for what, arguments in ARGUMENTS.items():  # the cell's are those of its own method, encoder, optimiser
             if values.get(what, cell[what]) != cell[what]:
                 values = {arguments: {}} | values
-        if "epochs" in values or "steps" in values:  # a length in one unit takes the place of the default's in the other
+        if "epochs" in values or "steps" in values:  # a length in one unit takes the place of the cell's in the other
             values = {"epochs": 0, "steps": 0} | values
         above = {}
         if arm.init in self.arms:
@@ -212,7 +214,7 @@ class _Planner:
     def floors(self, split, seed, networks):
         """What needs no pretraining. Only `random` depends on network and seed; the others are made once a draw."""
         study = self.study
-        frozen = [floor for floor in study.floors if not floor.startswith("supervised")]
+        frozen = [floor for floor in study.floors if floor not in SUPERVISED]
         for budget_seed in study.evaluate.budget_seeds:
             values = split | self.evaluate | {"run": "", "seed": seed, "budget_seed": budget_seed}
             for network in networks:
@@ -224,10 +226,9 @@ class _Planner:
                         "protocols": self.frozen or ["linear"],
                         "weights": study.weights if "imagenet" in names else ""})
             for floor in study.floors:
-                if floor.startswith("supervised"):
-                    weight = "balanced" if floor == "supervised_weighted" else "none"
-                    self.add("finetune", f"floors.{floor}", values | networks[0] | study.evaluate.finetune | {
-                        "arm": floor, "class_weight": weight})
+                if floor in SUPERVISED:
+                    self.add("finetune", f"floors.{floor}", values | networks[0] | study.evaluate.finetune | PLAIN
+                             | SUPERVISED[floor] | {"arm": floor})
 
 
 def notebook_of(stage) -> Path:

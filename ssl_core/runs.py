@@ -112,7 +112,7 @@ class Run:
                           "epochs": self.origin.get("epochs") or origin["epochs"] or ""}
         if self.stage == "finetune":
             return row | {"arm": arm_name(self.stage, cfg, origin), "method": "supervised", "encoder": cfg.encoder,
-                          "variant": f"class_weight={cfg.class_weight}", "init": "random"}
+                          "variant": ",".join(named(cfg.correction or {"class_weight": "none"})), "init": "random"}
         network = {"random": {"encoder": cfg.encoder, "init": "random"},
                    "imagenet": {"encoder": cfg.weights.partition("=")[0], "init": "imagenet"}}
         return row | {"arm": cell.source, "method": cell.source} | network.get(cell.source, {})
@@ -178,8 +178,7 @@ def arm_name(stage, cfg, origin=None) -> str:
         return cfg.method
     if origin:
         return origin["arm"] or origin["method"]
-    weighted = "supervised" if cfg.class_weight == "none" else "supervised_weighted"
-    return weighted if stage == "finetune" else "floors"
+    return cfg.floor if stage == "finetune" else "floors"
 
 
 def named(arguments) -> list:

@@ -11,7 +11,15 @@ from ssl_core import train
 from ssl_core.encoders import Encoder
 from ssl_core.evaluate import finetune as module
 from ssl_core.evaluate.features import weights_hash
-from ssl_core.evaluate.finetune import class_weights, cost, finetune, load_classifier, predict
+from ssl_core.evaluate.finetune import (
+    balanced_order,
+    class_weights,
+    cost,
+    finetune,
+    load_classifier,
+    log_prior,
+    predict,
+)
 
 SIZE, N = 16, 30
 VIT = {"name": "vit_tiny_patch16_224", "args": {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}}
@@ -62,10 +70,14 @@ def test_it_stops_at_the_last_step_and_a_small_set_makes_a_small_batch():
     assert history["lr"].tolist() == [train.learning_rate(s, 7, 3e-3, 0.1) for s in range(7)]
 
 
-@pytest.mark.parametrize("stop_after", [4, 7])
-def test_a_killed_run_ends_with_the_same_bits_and_a_finished_one_is_read(stop_after, tmp_path, monkeypatch):
-    images, labels = striped()
-    whole, history = finetune(encoder(), images, labels, config(), 3, folder=tmp_path / "whole", key="a")
+@pytest.mark.parametrize("stop_after, changes", [
+    (4, {}), (7, {}), (4, {"sampling": "balanced"}), (4, {"logit_adjustment": 1.0})])
+def test_a_killed_run_ends_with_the_same_bits_and_a_finished_one_is_read(stop_after, changes, tmp_path, monkeypatch):
+    images, labels, cfg = *striped(), config(**changes)
+    labels[labels == 2] = 0  # two thirds and one third
+    whole, history = finetune(encoder(), images, labels, cfg, 3, folder=tmp_path / "whole", key="a")
+    if changes:
+        assert weights_hash(whole) != weights_hash(finetune(encoder(), images, labels, config(), 3)[0])
     watch, calls = train.watch, []
 
     def watch_or_die(*args):
@@ -77,20 +89,20 @@ def test_a_killed_run_ends_with_the_same_bits_and_a_finished_one_is_read(stop_af
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "watch", watch_or_die)
         patch.setattr(train, "SAVE_EVERY", -1)
-        finetune(encoder(), images, labels, config(), 3, folder=tmp_path / "killed", key="a")
+        finetune(encoder(), images, labels, cfg, 3, folder=tmp_path / "killed", key="a")
     assert torch.load(tmp_path / "killed" / "last.pt", weights_only=True)["at"]["step"] == stop_after
     with pytest.raises(ValueError, match="last.pt belongs to key a, not b"):
-        finetune(encoder(), images, labels, config(), 3, folder=tmp_path / "killed", key="b")
-    resumed, rest = finetune(encoder(), images, labels, config(), 3, folder=tmp_path / "killed", key="a")
+        finetune(encoder(), images, labels, cfg, 3, folder=tmp_path / "killed", key="b")
+    resumed, rest = finetune(encoder(), images, labels, cfg, 3, folder=tmp_path / "killed", key="a")
     assert weights_hash(resumed) == weights_hash(whole) and rest.equals(history)
     assert sorted(p.name for p in (tmp_path / "killed").iterdir()) == ["encoder.safetensors", "head.safetensors",
                                                                        "history.csv"]
 
     monkeypatch.setattr(module, "prepare", None)  # nothing is trained
-    read, stored = finetune(encoder(), images, labels, config(), 3, folder=tmp_path / "whole", key="a")
+    read, stored = finetune(encoder(), images, labels, cfg, 3, folder=tmp_path / "whole", key="a")
     assert weights_hash(read) == weights_hash(whole) and stored.equals(history)
     with pytest.raises(ValueError, match="head.safetensors belongs to key a, not b"):
-        finetune(encoder(), images, labels, config(), 3, folder=tmp_path / "whole", key="b")
+        finetune(encoder(), images, labels, cfg, 3, folder=tmp_path / "whole", key="b")
 
 
 def test_files_alone_give_the_same_probabilities(tmp_path):
@@ -152,6 +164,140 @@ def test_balanced_weights_make_a_rare_class_cost_as_much_as_a_frequent_one():
     for logits in ([[4.0, 0.0]] * 10, [[0.0, 4.0]] * 10):
         assert cost(torch.tensor(logits), y, weights, 0.0, "multiclass").item() == pytest.approx(
             (math.log(1 + math.exp(4)) + math.log(1 + math.exp(-4))) / 2)
+
+
+# --- uneven classes: adjusted logits, balanced draws ------------------------------------------------------------------
+
+def adjusted_by_hand(logits, labels, counts, tau):
+    """Menon et al. 2021, equation 10, image by image; a class without images is not in the sum."""
+    prior, losses = [n / sum(counts) for n in counts], []
+    for f, y in zip(logits.tolist(), labels):
+        there = [c for c in range(len(f)) if prior[c] > 0]
+        others = sum(math.exp(f[c] + tau * math.log(prior[c])) for c in there)
+        losses.append(-math.log(math.exp(f[y] + tau * math.log(prior[y])) / others))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+def test_the_adjusted_loss_is_equation_10_with_the_prior_of_the_training_labels(tau):
+    labels = np.array([0] * 7 + [1] * 2 + [3])  # class 2 has no image
+    logits = torch.randn(10, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    prior = log_prior(labels, 4, "multiclass")
+    assert prior.exp().tolist() == pytest.approx([0.7, 0.2, 0, 0.1], abs=1e-6) and prior.isfinite().all()
+    loss = cost(logits + tau * prior, torch.from_numpy(labels), torch.ones(4, dtype=torch.float64), 0.0, "multiclass")
+    assert loss.item() == pytest.approx(adjusted_by_hand(logits, labels, [7, 2, 0, 1], tau), abs=1e-6)
+
+
+def test_the_adjusted_loss_of_a_label_is_that_of_its_two_answers():
+    answers = np.array([[1, 1, 0], [0, -1, 0], [0, -1, -1], [0, 0, 0]])
+    odds = log_prior(answers, 3, "multilabel")
+    assert odds[:2].tolist() == pytest.approx([math.log(1 / 3), 0], abs=1e-6) and odds.isfinite().all()
+    two = log_prior(answers[:, 0], 2, "binary")
+    f = torch.tensor([0.3, -1.0, 2.0, 0.1])
+    as_two = torch.stack([torch.zeros(4), f], 1) + two
+    y = torch.from_numpy(answers[:, 0])
+    assert cost((f + odds[0])[:, None], y[:, None], torch.ones(2, 1), 0.0, "multilabel").item() == pytest.approx(
+        cost(as_two, y, torch.ones(2), 0.0, "binary").item(), abs=1e-6)
+
+
+def fit(x, y, n_classes, tau, smoothing=0.0):
+    """A linear softmax at the minimum of the loss over all images."""
+    head = torch.nn.Linear(x.shape[1], n_classes).double()
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    prior = tau * log_prior(y.numpy(), n_classes, "multiclass", smoothing).double()
+    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = cost(head(x) + prior, y, torch.ones(n_classes).double(), smoothing, "multiclass")
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return head
+
+
+def gaussians(counts, seed):
+    """Classes around three corners of a triangle, 2 from its middle, with deviation 1."""
+    angle = 2 * math.pi * torch.arange(3) / 3
+    y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    noise = torch.randn(len(y), 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 2 * torch.stack([angle.cos(), angle.sin()], 1).double()[y] + noise, y
+
+
+def sectors(x):
+    """In which of 15 directions x lies: a linear softmax on this can be any function of the direction."""
+    turn = torch.atan2(x[:, 1], x[:, 0]) / (2 * math.pi) + 0.5
+    return torch.nn.functional.one_hot((15 * turn).long().clamp(max=14), 15).double()
+
+
+def balanced_error(head, x, y):
+    wrong = (head(x).argmax(1) != y).double()
+    return np.mean([wrong[y == c].mean().item() for c in y.unique()])
+
+
+def test_adjustment_moves_a_linear_model_s_bias_by_the_log_prior():
+    x, y = gaussians([3000, 300, 30], seed=0)
+    prior = log_prior(y.numpy(), 3, "multiclass").double()
+    gap = fit(x, y, 3, 0.0).bias - prior - fit(x, y, 3, 1.0).bias
+    torch.testing.assert_close(gap - gap.mean(), torch.zeros(3).double(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_adjustment_lowers_the_balanced_error_of_uneven_classes(smoothing):
+    """As far as labels that are even, with label smoothing, too."""
+    (x, y), (new, truth) = gaussians([3000, 300, 30], seed=0), gaussians([2000] * 3, seed=1)
+    even, labels = gaussians([1000] * 3, seed=2)
+    best = balanced_error(fit(sectors(even), labels, 3, 0.0), sectors(new), truth)
+    plain, adjusted = (balanced_error(fit(sectors(x), y, 3, tau, smoothing), sectors(new), truth) for tau in (0.0, 1.0))
+    assert plain > best + 0.1 and adjusted < best + 0.02
+
+
+def test_adjustment_does_not_make_a_class_without_images_win():
+    (x, y), (new, _) = gaussians([3000, 300], seed=0), gaussians([500, 500], seed=1)
+    for smoothing in (0.0, 0.1):
+        assert (fit(sectors(x), y, 3, 1.0, smoothing)(sectors(new)).argmax(1) < 2).all()
+
+
+@pytest.mark.parametrize("counts, batch", [([90, 9, 1], 10), ([50, 50], 7), ([4, 0, 3], 7), ([200, 20, 5, 5, 1], 3)])
+def test_balanced_order_draws_classes_and_their_images_equally_often(counts, batch):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    seen = []
+    for epoch in range(4):
+        batches = balanced_order(labels, batch, 3, epoch)
+        drawn = np.stack(batches)
+        assert drawn.shape == (len(labels) // batch, batch) and drawn.dtype == np.int64
+        drawn = drawn.ravel()
+        per_class = np.bincount(labels[drawn])[np.array(counts) > 0]
+        assert per_class.max() - per_class.min() <= 1
+        for c in np.unique(labels):
+            per_image = np.bincount(drawn[labels[drawn] == c], minlength=len(labels))[labels == c]
+            assert per_image.max() - per_image.min() <= 2  # one for the last round, which is cut
+        seen.append(drawn)
+        np.testing.assert_array_equal(drawn, np.concatenate(balanced_order(labels, batch, 3, epoch)))
+    assert not np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], np.concatenate(balanced_order(labels, batch, 4, 0)))
+
+
+def test_a_batch_of_balanced_order_holds_every_class():
+    labels = np.repeat(np.arange(3), [60, 6, 2])
+    for one in balanced_order(labels, 9, 0, 0):
+        assert (np.bincount(labels[one], minlength=3) >= 2).all()
+
+
+def test_balanced_sampling_of_multilabel_sets_is_refused():
+    images, labels = striped()
+    with pytest.raises(ValueError, match="sampling balanced draws a class .* use class_weight balanced"):
+        finetune(encoder(), images, np.stack([labels == 0, labels == 1], 1).astype(int), config(sampling="balanced"), 2,
+                 "multilabel")
+
+
+def test_one_correction_of_uneven_classes_is_enough():
+    with pytest.raises(ValueError, match="class_weight and sampling each make up for uneven classes"):
+        config(class_weight="balanced", sampling="balanced")
+    with pytest.raises(ValueError, match="sampling and logit_adjustment each make up"):
+        config(sampling="balanced", logit_adjustment=1)
 
 
 # --- optimiser --------------------------------------------------------------------------------------------------------

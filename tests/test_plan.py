@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pytest
 from toy_project import edit, make_project
 
@@ -94,6 +95,29 @@ def test_what_a_study_gives_reaches_the_job_and_the_rest_is_the_notebook_s(proje
     assert job["finetune/simclr-toy-lt10.same_n-d0o0-s0"].cfg.lr == 0.02
     assert job["finetune/supervised-toy-d0-s0"].cfg.run == ""
     assert job["probe/mae-toy-lt10-d0o0-s0"].cfg.run == plan.shown(job["pretrain/mae-toy-lt10-d0o0-s0"].folder)
+
+
+def test_supervised_floors_differ_by_what_they_do_about_uneven_classes(project):
+    floors = ["supervised", "supervised_weighted", "supervised_sampled", "supervised_adjusted"]
+    made = planned(floors=floors, evaluate={"class_weight": "balanced", "budgets": [1.0], "protocols": ["finetune"],
+                                            "finetune": {"sampling": "balanced", "class_weight": "none", "lr": 0.02}})
+    jobs = {job.cfg.arm: job.cfg for job in made.jobs if job.stage == "finetune"}
+    assert jobs["simclr"].correction == {"sampling": "balanced"}
+    assert [(jobs[arm].correction, jobs[arm].lr, jobs[arm].floor) for arm in floors] == [
+        ({}, 0.02, "supervised"), ({"class_weight": "balanced"}, 0.02, "supervised_weighted"),
+        ({"sampling": "balanced"}, 0.02, "supervised_sampled"), ({"logit_adjustment": 1.0}, 0.02, "supervised_adjusted")]
+
+
+def test_balanced_sampling_of_a_multilabel_set_is_refused_before_anything_runs(project):
+    with np.load(project / "params" / "data" / "toy.npz") as arrays:
+        some = {name: np.stack([v % 2, v // 2], 1) if "labels" in name else v for name, v in arrays.items()}
+    np.savez(project / "params" / "data" / "toy.npz", **some)
+    edit(project / "params" / "data" / "toy.yaml", "['0', '1', '2', '3']", "['a', 'b']\ntask: multilabel")
+    natural = {"splits": {"kind": "natural"}, "arms": STUDY["arms"][:1],
+               "data": {"dataset": "toy", "label_pool": "natural"}}
+    assert planned(floors=["supervised_adjusted"], **natural).jobs
+    with pytest.raises(ConfigError, match="floors.supervised_sampled: sampling balanced draws a class"):
+        planned(floors=["supervised_sampled"], **natural)
 
 
 def test_an_arm_may_start_from_another(project):

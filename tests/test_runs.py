@@ -45,7 +45,10 @@ def probed(project, cfg, encoder):
     ("pretrain", pretrain(split_kind="natural", ratio=1, dataset="params/data/mine.yaml"), "simclr-mine-nat-d0o0-s0"),
     ("probe", probe(), "floors-toy-d0-s0"),
     ("probe", probe(label_pool="as_pretrain", budget_seed=3), "floors-toy-lt100-d0o0-s0-b3"),
+    ("finetune", finetune(), "supervised-toy-d0-s0"),
     ("finetune", finetune(class_weight="balanced"), "supervised_weighted-toy-d0-s0"),
+    ("finetune", finetune(sampling="balanced"), "supervised_sampled-toy-d0-s0"),
+    ("finetune", finetune(logit_adjustment=0.5), "supervised_adjusted-toy-d0-s0"),
 ])
 def test_names(stage, cfg, name):
     assert runs.run_name(stage, cfg) == name
@@ -124,10 +127,14 @@ def test_floors_and_supervised_rows_carry_no_imbalance():
     row = table.read_text(run.path("cells/random.knn-b1-s0.csv")).iloc[0]
     assert (row.arm, row.method, row.encoder, row.init, row.ratio, row.n_unlabelled) == (
         "random", "random", "resnet10t", "random", "", "")
-    run = runs.open_run("finetune", finetune(class_weight="balanced"), INPUTS)
-    run.write_cell("finetune-b1-s0", ROWS)
-    row = table.read_text(run.path("cells/finetune-b1-s0.csv")).iloc[0]
-    assert (row.arm, row.method, row.variant) == ("supervised_weighted", "supervised", "class_weight=balanced")
+    for arm, changes, variant in (("supervised", {}, "class_weight=none"),
+                                  ("supervised_weighted", {"class_weight": "balanced"}, "class_weight=balanced"),
+                                  ("supervised_sampled", {"sampling": "balanced"}, "sampling=balanced"),
+                                  ("supervised_adjusted", {"logit_adjustment": 1}, "logit_adjustment=1.0")):
+        run = runs.open_run("finetune", finetune(**changes), INPUTS)
+        run.write_cell("finetune-b1-s0", ROWS)
+        row = table.read_text(run.path("cells/finetune-b1-s0.csv")).iloc[0]
+        assert (row.arm, row.method, row.variant) == (arm, "supervised", variant)
 
 
 def test_an_encoder_made_anew_with_other_bits_voids_what_rests_on_it(project):

@@ -27,4 +27,5 @@ def probe(**changes):
 
 def finetune(**changes):
     return FinetuneConfig(**SHARED | NETWORK | OPTIMISER | EVALUATE | dict(
-        run="", recipe="weak", layer_decay=1.0, drop_path=0.0, label_smoothing=0.0, steps=9) | changes)
+        run="", recipe="weak", sampling="uniform", logit_adjustment=0.0, layer_decay=1.0, drop_path=0.0,
+        label_smoothing=0.0, steps=9) | changes)

@@ -18,7 +18,8 @@ GROUPS = {"many": PALETTE[0], "medium": PALETTE[2], "few": PALETTE[3]}
 PROTOCOLS = ["linear", "knn", "finetune", "none"]
 WORDS = {"simclr": "SimCLR", "mae": "MAE", "random": "untrained network", "pixels": "raw pixels",
          "colour": "colour histogram", "majority": "majority class", "supervised": "supervised",
-         "supervised_weighted": "supervised, class-weighted", "imagenet": "ImageNet", "linear": "linear probe",
+         "supervised_weighted": "supervised, class-weighted", "supervised_sampled": "supervised, balanced sampling",
+         "supervised_adjusted": "supervised, logit-adjusted", "imagenet": "ImageNet", "linear": "linear probe",
          "knn": "kNN", "finetune": "fine-tuned", "none": "no probe", "balanced_accuracy": "balanced accuracy"}
 
 

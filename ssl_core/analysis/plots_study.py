@@ -8,7 +8,8 @@ from ssl_core.analysis.plots import PAGE, PALETTE, describe, metric_words, words
 
 # colour and marker say which arm, so that no figure needs colour alone
 LOOKS = {"simclr": (PALETTE[0], "o"), "mae": (PALETTE[1], "s"), "supervised": (PALETTE[2], "D"),
-         "supervised_weighted": (PALETTE[2], "d"), "imagenet": (PALETTE[4], "^"), "random": ("0.45", "v"),
+         "supervised_weighted": (PALETTE[2], "d"), "supervised_sampled": (PALETTE[2], "1"),
+         "supervised_adjusted": (PALETTE[2], "2"), "imagenet": (PALETTE[4], "^"), "random": ("0.45", "v"),
          "pixels": ("0.45", "P"), "colour": ("0.45", "X"), "majority": ("0.45", "_")}
 SPARE = list(zip([PALETTE[i] for i in (3, 9, 6, 5, 4, 2)], "<>hp*8"))  # for arms of any other name
 SEEN = (("full", "-"), ("none", "--"), ("left", "-."), ("bottom", ":"), ("right", (0, (5, 1))), ("top", (0, (1, 2))))

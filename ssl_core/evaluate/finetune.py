@@ -2,11 +2,14 @@
 
 Nothing is selected: the weights after the last step are the model. From an encoder at its initialisation, the same
 function gives the supervised floor. The means for transformers (layer-wise decay of the learning rate, drop path,
-label smoothing, a head that starts near 0) are those of He et al. 2022, §A.1, after Bao et al. 2022 (BEiT).
+label smoothing, a head that starts near 0) are those of He et al. 2022, §A.1, after Bao et al. 2022 (BEiT). Uneven
+classes may be weighted, drawn equally often, or adjusted for as in Menon, Jayasumana, Rawat, Jain, Veit, Kumar:
+Long-tail Learning via Logit Adjustment, ICLR 2021, arXiv 2007.07314.
 """
 
 import json
 import time
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +53,7 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
     again, it resumes, or returns what is there. Exact for a seed. Raises FloatingPointError as `pretrain` does.
     """
     labels = np.asarray(labels)
+    cfg.refuse_task(task)
     if task != "multilabel" and labels.min() < 0:
         raise ValueError(f"{(labels < 0).sum()} of {len(labels)} images have no label; fine-tuning takes labelled ones")
     device, n, batch = next(encoder.parameters()).device, len(labels), min(cfg.batch, len(labels))
@@ -58,6 +62,9 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
     model = prepare(encoder, n_classes, task, cfg).to(device, memory_format=torch.channels_last).train()
     optimiser = layerwise_optimiser(model, cfg)
     weights = class_weights(labels, n_classes, task, cfg.class_weight).to(device)
+    adjustment = cfg.logit_adjustment * log_prior(labels, n_classes, task, cfg.label_smoothing).to(device)
+    batches = lru_cache(1)(partial(order, n, batch, cfg.seed) if cfg.sampling == "uniform" else
+                           partial(balanced_order, labels, batch, cfg.seed))
     augment = Augment(cfg.recipe, encoder.spec["size"])
     images, labels = on_device(images, device), torch.from_numpy(labels).to(device)
     at = train.resume(model, optimiser, Path(folder), key, n, device) if folder else train.beginning(n, device)
@@ -66,7 +73,7 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
 
     for step in range(at["step"], cfg.steps):
         epoch, place = divmod(step, per_epoch)
-        index = torch.from_numpy(order(n, batch, cfg.seed, epoch)[place])
+        index = torch.from_numpy(batches(epoch)[place])
         torch.manual_seed(stream(cfg.seed, 1, step))
         generator = torch.Generator(device).manual_seed(stream(cfg.seed, 2, step))
         lr = learning_rate(step, cfg.steps, cfg.lr, cfg.warmup)
@@ -78,7 +85,7 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
         with autocast(device, cfg.precision):
             h = model.encoder(x).h
             logits = model.head(h).float()
-        loss = cost(logits, labels[index], weights, cfg.label_smoothing, task)
+        loss = cost(logits + adjustment, labels[index], weights, cfg.label_smoothing, task)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -128,11 +135,43 @@ def class_weights(labels, n_classes, task, kind):
 
     Multilabel: the same for the two answers of each label, over the images where it is known → (2, L).
     """
-    counts = torch.from_numpy(np.stack([(labels == 0).sum(0), (labels == 1).sum(0)]) if task == "multilabel"
-                              else np.bincount(labels, minlength=n_classes)).float()
+    counts = label_counts(labels, n_classes, task)
     if kind == "none":
         return torch.ones_like(counts)
     return torch.where(counts > 0, counts.sum(0) / (len(counts) * counts.clamp_min(1)), 0)
+
+
+def label_counts(labels, n_classes, task):
+    """Images of each class → (C,); multilabel: of the two answers of each label, where it is known → (2, L)."""
+    counts = (np.stack([(labels == 0).sum(0), (labels == 1).sum(0)]) if task == "multilabel"
+              else np.bincount(labels, minlength=n_classes))
+    return torch.from_numpy(counts).float()
+
+
+def log_prior(labels, n_classes, task, smoothing=0.0):
+    """log π of the classes among the training labels → (C,); of multilabel sets the log odds of each label → (L,).
+
+    τ log π on the logits in training, and not in prediction, is the adjusted loss of Menon et al., equation 10:
+    l(x, y) = −log exp(f_y + τ log π_y) / Σ_c exp(f_c + τ log π_c). It makes up for the classes' shares (τ 1).
+    """
+    counts = label_counts(labels, n_classes, task)
+    prior = counts / counts.sum(0).clamp_min(1)
+    # shares in the smoothed targets, as these are what is learnt: with plain ones, a class far rarer than smoothing / C
+    # would win on images of the others
+    prior = (1 - smoothing) * prior + smoothing / len(counts)
+    log = prior.clamp_min(1e-12).log()  # as in the authors' code, for a class without images
+    return log[1] - log[0] if task == "multilabel" else log
+
+
+def balanced_order(labels, batch, seed, epoch):
+    """`train.order` with each class drawn equally often, and each image of a class equally often, both to one; a rare
+    class repeats its images, a frequent one shows others the next epoch. labels: (n,) → list of int64 (batch,)."""
+    rng = np.random.Generator(np.random.PCG64(stream(seed, 0, epoch)))
+    of_class = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    n = len(labels) // batch * batch
+    rounds = -(-n // len(of_class))  # in each, one image of every class
+    columns = [rng.permuted(np.tile(at, (-(-rounds // len(at)), 1)), axis=1).ravel()[:rounds] for at in of_class]
+    return np.split(rng.permuted(np.stack(columns, 1), axis=1).ravel()[:n], n // batch)
 
 
 def cost(logits, y, weights, smoothing, task):

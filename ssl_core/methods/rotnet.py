@@ -27,9 +27,9 @@ def rotation_loss(logits):
 class RotNet(Method):
     """A linear classifier of four turns on h; all four of an image are in the batch (the paper's and the code's way).
 
-    Nothing to set: "RotNet" and "RotNet + jitter" differ by the recipe alone, `rotnet` and `rotnet_jitter`: a shortcut by
-    colour, such as an upper half that is brighter, is harder to find when colours vary. A recipe that itself turns
-    images, or flips them upside down, leaves nothing to tell and is refused. Step.feats holds the image as it was.
+    Nothing to set: "RotNet" and "RotNet + jitter" differ by the recipe alone, `rotnet` and `rotnet_jitter`; colours
+    that vary tell less of which way up an image is. A recipe that itself turns images, or flips them upside down,
+    leaves nothing to tell and is refused. Step.feats holds the image as it was.
     """
 
     def __init__(self, encoder, augment, n=0):
