@@ -140,7 +140,7 @@ BARLOW = {"distance": "barlow", "projector": [8, 8, 8]}
 def make(base="simclr", encoder=RESNET, **options):
     torch.manual_seed(0)
     return build(base, Encoder(**encoder, size=SIZE), Augment("simclr", SIZE), 44, 0,
-                 [{"name": "intermediate", **options}], **BASES.get(base, {})).train()
+                 [{"name": "intermediate", **options}], **BASES.get(base, {}))
 
 
 def draw_views(method, n=8):
