@@ -23,9 +23,13 @@ COMBINATIONS = {  # "method+add-on" → wrap, each tested as a method is
     "moco+intermediate": [{"name": "intermediate", "distance": "barlow", "projector": [8, 8, 8]}],
 }
 SMALL = {  # others: RESNET, own defaults
+    "barlow": (RESNET, {"projector": [8, 8, 8]}),
     "mae": (VIT, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}),
     "moco": (RESNET, {"queue": 6}),
     "sdclr": (RESNET, {"prune_share": 0.5}),
+    "simsiam": (RESNET, {"projector": [8, 8, 8], "predictor": 4}),
+    "tico": (RESNET, {"projector": [8, 8]}),
+    "vicreg": (RESNET, {"projector": [8, 8, 8]}),
 }
 
 

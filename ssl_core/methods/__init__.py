@@ -5,6 +5,7 @@ from inspect import signature
 
 import torch
 
+from ssl_core.methods.barlow import BarlowTwins
 from ssl_core.methods.base import Contrastive, Method, Step, Wrapper
 from ssl_core.methods.bcl import BCL
 from ssl_core.methods.dclw import DCL, DCLW
@@ -15,8 +16,12 @@ from ssl_core.methods.moco import MoCo
 from ssl_core.methods.rotnet import RotNet
 from ssl_core.methods.sdclr import SDCLR
 from ssl_core.methods.simclr import SimCLR
+from ssl_core.methods.simsiam import SimSiam
+from ssl_core.methods.tico import TiCo
+from ssl_core.methods.vicreg import VICReg
 
 METHODS = {
+    "barlow": BarlowTwins,
     "dcl": DCL,
     "dclw": DCLW,
     "lotar": LoTaR,
@@ -25,6 +30,9 @@ METHODS = {
     "rotnet": RotNet,
     "sdclr": SDCLR,
     "simclr": SimCLR,
+    "simsiam": SimSiam,
+    "tico": TiCo,
+    "vicreg": VICReg,
 }
 
 
