@@ -93,7 +93,8 @@ def test_pages_link_and_name_only_what_is_there(page):
 def test_readme_has_a_row_for_every_method():
     from ssl_core.methods import METHODS
 
-    rows = re.findall(r"^\| \[`(\w+)`\]\(ssl_core/methods/(\w+)\.py\) \|", (ROOT / "README.md").read_text("utf-8"), re.M)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[`(\w+)`\]\(ssl_core/methods/(\w+)\.py\) \|", readme, re.M)
     assert sorted(rows) == sorted((name, cls.__module__.split(".")[-1]) for name, cls in METHODS.items())
 
 
