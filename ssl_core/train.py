@@ -227,6 +227,8 @@ def resume(method, optimiser, folder, key, n, device):
         method.load_state_dict(state["method"])
         optimiser.load_state_dict(state["optimiser"])
         return {name: value.to(device) if torch.is_tensor(value) else value for name, value in state["at"].items()}
+    if (folder / "last.pt").exists():
+        print(f"{folder}: no checkpoint can be read; training starts afresh")
     return beginning(n, device)
 
 
