@@ -41,6 +41,7 @@ to 0; an epoch leaves out its incomplete last batch; crops are resized bilinearl
 so that negatives and BatchNorm statistics are never split over devices. Rows say so only where it changes much. "*not
 verified*" marks what was recalled from a paper or inferred and not read in a source.
 """
+NOT_ROWS = ("name", "method", "preset", "ratios")  # fields of an arm that no preset gives
 COLUMNS = ("constant", "value", "where it comes from", "where we differ, and why")
 
 
@@ -92,10 +93,19 @@ class Preset:
                 found.setdefault(arguments, {})
         return found | {"wrap": list(found["wrap"].values())}
 
+    @property
+    def topics(self) -> set:
+        """What it is about: the method or add-on of its file, and the add-ons that it puts around the method."""
+        return {self.file, *(add_on["name"] for add_on in self.values["wrap"])}
+
 
 def preset_files() -> list:
     """Names of the files in params/presets, without .yaml."""
     return sorted(path.stem for path in (root() / "params" / "presets").glob("*.yaml"))
+
+
+def all_presets() -> list:
+    return [p for file in preset_files() for p in read_presets(file)]
 
 
 def read_presets(file) -> tuple:
@@ -119,7 +129,7 @@ def _read(path, _modified):
         made = Preset(file, name, content.paper, recipe.method or content.method, recipe.about, rows)
         for row in rows:
             field, *keys = row.field.split(".")
-            if len(keys) != DEPTH.get(field, 0):
+            if len(keys) != DEPTH.get(field, 0) or field in NOT_ROWS:
                 raise ConfigError(f"{where}: {name}.{row.field}: a row is named after a field of an arm, such as lr, "
                                   "method_args.KEY or wrap.ADD_ON.KEY")
             if not all(isinstance(text, str) for text in row[2:]) or not row.source:
@@ -136,13 +146,12 @@ def _read(path, _modified):
 def preset(method, name) -> dict:
     """The values of an arm of `method` by a preset: "NAME" in the file of the method, or "FILE/NAME" in another."""
     file, _, short = name.rpartition("/")
-    presets = [p for f in preset_files() for p in read_presets(f)]
-    for found in presets:
+    for found in all_presets():
         if (found.file, found.name) == (file or method, short):
             if found.method != method:
                 raise ConfigError(f"preset {name!r} is one of method {found.method}, not of {method}")
             return found.values
-    there = [p.name if p.file == method else f"{p.file}/{p.name}" for p in presets if p.method == method]
+    there = [p.name if p.file == method else f"{p.file}/{p.name}" for p in all_presets() if p.method == method]
     raise ConfigError(f"preset {name!r} is unknown; for method {method} there are: {', '.join(there) or 'none'}")
 
 
@@ -169,10 +178,10 @@ def values_of(arm) -> dict:
 
 def about(name) -> list:
     """The presets in the file of that name, and those of other files that have an add-on of that name."""
-    found = [p for file in preset_files() for p in read_presets(file)
-             if name in (file, *(add_on["name"] for add_on in p.values["wrap"]))]
+    found = [p for p in all_presets() if name in p.topics]
     if not found:
-        raise ConfigError(f"nothing is known of {name!r}; there are: {', '.join(preset_files())}")
+        there = ", ".join(sorted(set().union(*(p.topics for p in all_presets()))))
+        raise ConfigError(f"no presets of {name!r}; there are some of {there}")
     return found
 
 
