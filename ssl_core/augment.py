@@ -48,6 +48,9 @@ RECIPES = {
     # Tissue and cells have no up; stain colour carries the diagnosis, so hue moves little and nothing turns grey.
     "medical": {"scale": (0.2, 1.0), "flip": 0.5, "vflip": 0.5, "rotate90": 1.0, "jitter": (0.3, 0.3, 0.2, 0.04),
                 "jitter_p": 0.8, "blur_p": 0.2},
+    # RotNet, as the code of Gidaris et al. 2018 crops ImageNet; and with the jitter of (b)'s SimCLR.
+    "rotnet": {"scale": (0.08, 1.0), "flip": 0.5},
+    "rotnet_jitter": {"scale": (0.08, 1.0), "flip": 0.5, "jitter": (0.8, 0.8, 0.8, 0.2), "jitter_p": 0.8},
     # The five systems that this package re-implements, as their code has it.
     "a": {**_SIMCLR, "blur_p": 1.0},                           # cervical tiles, SimCLR; its crop bound is not published
     "b": {**_SIMCLR, "blur_p": 0.0},                           # breast histopathology
