@@ -106,7 +106,7 @@ class PretrainConfig(RunConfig):
     encoder_args: dict[str, Any]
     stem: Literal["default", "cifar"]
     normalisation: Literal["none", "imagenet", "half", "dataset"]
-    init: str  # random, imagenet, a file, or the folder of another run
+    init: str  # random, imagenet, efficientnet_lite0, TIMM_NAME=FILE, an encoder file, or the folder of another run
     recipe: str
     optimiser: Literal["adamw", "sgd", "lars"]
     lr: Positive
@@ -117,6 +117,18 @@ class PretrainConfig(RunConfig):
     steps: Count
     warmup: Annotated[float, Field(ge=0, lt=1)]  # share of all steps
     precision: Literal["auto", "fp32", "bf16"]
+
+    @model_validator(mode="after")
+    def _init_fits(self):
+        name, file = self.init.partition("=")[::2]
+        if file or name in ("imagenet", "efficientnet_lite0"):
+            if name not in ("imagenet", self.encoder, self.encoder.partition(".")[0]):
+                raise ValueError(f"init {self.init!r} gives weights of {name}, and encoder is {self.encoder!r}; "
+                                 "name the same network")
+            if self.stem == "cifar":
+                raise ValueError(f'init {self.init!r}: stem "cifar" has another first convolution than the network '
+                                 'that was trained; use stem "default"')
+        return self
 
     @model_validator(mode="after")
     def _one_length(self):

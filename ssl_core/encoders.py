@@ -3,7 +3,6 @@
 import json
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 import torch
@@ -124,14 +123,6 @@ def pixel_statistics(images):
     per_channel = images.reshape(len(images), images.shape[1], -1).astype("float64") / 255
     repeat = 3 // images.shape[1]
     return tuple(per_channel.mean((0, 2)).tolist() * repeat), tuple(per_channel.std((0, 2)).tolist() * repeat)
-
-
-def start_from(encoder, place):
-    """Give an encoder the weights of another: place is an encoder file, or the folder of the run that left one."""
-    path = Path(place) / "encoder.safetensors" if Path(place).is_dir() else Path(place)
-    if not path.exists():
-        raise ValueError(f"init {str(place)!r}: no encoder there; give random, an encoder file, or a run's folder")
-    load_strictly(encoder.backbone, load_encoder(path).backbone.state_dict(), path)
 
 
 def save_encoder(encoder, path, key=""):

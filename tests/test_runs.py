@@ -121,6 +121,15 @@ def test_rows_know_the_pretraining_they_rest_on(project):
     assert rows.value[1] == ""
 
 
+@pytest.mark.parametrize("init, shown", [("imagenet", "imagenet"), ("resnet10t=kept/w.pth", "w.pth")])
+def test_rows_name_the_weights_that_a_pretraining_started_from(project, init, shown):
+    (project / "kept").mkdir()
+    (project / "kept" / "w.pth").write_text("weights")
+    run = probed(project, probe(), finished(pretrain(init=init, stem="default")))
+    run.write_cell("knn-b1-s0", ROWS)
+    assert table.read_text(run.path("cells/knn-b1-s0.csv")).init[0] == shown
+
+
 def test_floors_and_supervised_rows_carry_no_imbalance():
     run = runs.open_run("probe", probe(), INPUTS)
     run.write_cell("random.knn-b1-s0", ROWS)
