@@ -10,11 +10,14 @@ from ssl_core.analysis.plots import describe, metric_words, words
 
 
 def of_history(history):
-    """Alarms of one pretraining from its history, one row per epoch with loss, spread and effective_rank."""
+    """Alarms of one pretraining from its history, one row per epoch with epoch, loss, spread, effective_rank."""
     found = []
-    last = history.iloc[-1]
-    if last.spread < 0.1:
-        found.append(f"embeddings have collapsed: their spread is {last.spread:.2f} (1 = even, 0 = one point)")
+    last, collapsed = history.iloc[-1], history.spread < 0.1
+    fell = history[collapsed & ~collapsed.cummin()]  # not a first stretch that rises, as that of h in MAE does
+    if len(fell) or collapsed.iloc[-1]:
+        first = (fell if len(fell) else history).iloc[0]
+        found.append(f"embeddings collapsed in epoch {first.epoch:.0f} of {last.epoch:.0f}: their spread (1 = even, "
+                     f"0 = one point) was {first.spread:.2f} then and is {last.spread:.2f} at the end")
     if last.effective_rank < 3:
         found.append(f"h uses {last.effective_rank:.1f} directions: the representation is nearly a line")
     if len(history) >= 4:
