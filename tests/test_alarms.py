@@ -24,7 +24,7 @@ def history(loss, spread=1.0, rank=30.0):
 @pytest.mark.parametrize("given, alarm", [
     (history([4.0, 3.0, 2.6, 2.5, 2.48]), None),
     (history([4.0, 3.0]), None),  # too short to judge
-.* 0.02 then and is 0.02 at"),
+    (history([4.0, 3.0, 2.9], spread=0.02), "embeddings collapsed in epoch 1 of 3: .* 0.02 then and is 0.02 at the"),
     (history([4.0, 3.0, 2.9], spread=[0.9, 0.08, 0.02]), "collapsed in epoch 2 of 3: .* 0.08 then and is 0.02 at the"),
     (history([4.0, 3.0, 2.9], spread=[0.9, 0.05, 0.8]), "collapsed in epoch 2 of 3: .* 0.05 then and is 0.80 at the"),
     (history([4.0, 3.0, 2.9], spread=[0.05, 0.9, 0.02]), "collapsed in epoch 3 of 3"),
