@@ -56,7 +56,7 @@ presets:
   of_mae:
     about: Another.
     method: mae
-    constants: {lr: [0.25, "§6"]}
+    constants: {lr: [0.25, "§6"], encoder: [resnet10t, "§6"]}
 """
 
 every_preset = pytest.mark.parametrize("p", ALL, ids=lambda p: f"{p.file}/{p.name}")
@@ -171,11 +171,14 @@ def test_arguments_of_the_cell_do_not_leak_into_a_preset_or_another_encoder(proj
     notebook = plan.notebook_of("pretrain")
     edit(notebook, "method_args = {}", "method_args = {'tau': 9, 'other': 1}")
     edit(notebook, "encoder_args = {}", "encoder_args = {'depth': 9, 'other': 1}")
+    edit(notebook, "nepochs = 2\\nsteps = 0", "nepochs = 0\\nsteps = 4")
     plain, one = planned({"steps": 3}, {"preset": "one"}).values()
     assert (plain.method_args, plain.encoder_args) == ({"tau": 9, "other": 1}, {"depth": 9, "other": 1})
     assert (one.method_args, one.encoder_args) == ({"tau": 0.1, "temperature": 2}, {"depth": 3})
+    assert (one.epochs, one.steps) == (7, 0)
     assert planned_arm(encoder="resnet34").encoder_args == {}
-    assert planned_arm(method="mae", preset="simclr/of_mae").method_args == {}
+    other = planned_arm(method="mae", preset="simclr/of_mae")  # of the cell's encoder, in the length of the cell
+    assert (other.method_args, other.encoder_args, other.steps) == ({}, {}, 4)
 
 
 def test_a_run_does_not_know_that_it_came_from_a_preset(project):
