@@ -51,6 +51,11 @@ RECIPES = {
     # RotNet, as the code of Gidaris et al. 2018 crops ImageNet; and with the jitter of (b)'s SimCLR.
     "rotnet": {"scale": (0.08, 1.0), "flip": 0.5},
     "rotnet_jitter": {"scale": (0.08, 1.0), "flip": 0.5, "jitter": (0.8, 0.8, 0.8, 0.2), "jitter_p": 0.8},
+    # As the code of the papers has it, where that is none of the above.
+    "moco_v1": {"scale": (0.2, 1.0), "flip": 0.5, "jitter": (0.4, 0.4, 0.4, 0.4), "jitter_p": 1.0, "gray_p": 0.2},
+    "moco_v2": {**_MOCO, "scale": (0.2, 1.0), "flip": 0.5},    # SimSiam's, too
+    "vicreg": {**_SMALL, "jitter_p": 0.8},                     # BYOL's two kinds of view made one
+    "sdclr": {**_CIFAR, "scale": (0.1, 1.0)},                  # SDCLR and BCL on CIFAR-LT
     # The five systems that this package re-implements, as their code has it.
     "a": {**_SIMCLR, "blur_p": 1.0},                           # cervical tiles, SimCLR; its crop bound is not published
     "b": {**_SIMCLR, "blur_p": 0.0},                           # breast histopathology
