@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from test_losses import HALVES, draw
+from test_methods import draw_views, make
 from test_vicreg import orthogonal
 
 from ssl_core.augment import Augment
@@ -82,6 +83,12 @@ def test_statistics_are_those_of_batchnorm():
     z1, z2 = draw(6, 4, seed=1).float(), 0.01 * draw(6, 4, seed=2).float()
     bn = torch.nn.BatchNorm1d(4, affine=False).train()
     torch.testing.assert_close(cross_correlation(z1, z2), bn(z1).T @ bn(z2) / 6)
+
+
+def test_constants_reach_the_loss():
+    method = make("barlow", lam=0.7).train()
+    step = method(*draw_views(method))
+    torch.testing.assert_close(step.loss, barlow_loss(*step.z, 0.7))
 
 
 def test_projector_is_that_of_the_paper():

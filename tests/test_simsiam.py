@@ -80,6 +80,7 @@ def test_heads_are_those_of_the_paper():
     assert [(m.in_features, m.out_features) for m in method.projector if isinstance(m, nn.Linear)] \
         == [(16, 2048), (2048, 2048), (2048, 2048)]
     assert [type(m) for m in method.projector[-2:]] == [nn.Linear, nn.BatchNorm1d] and not method.projector[-1].affine
+    assert all(m.bias is None for m in method.projector if isinstance(m, nn.Linear))
     assert [(m.in_features, m.out_features) for m in method.predictor if isinstance(m, nn.Linear)] \
         == [(2048, 512), (512, 2048)]
     assert isinstance(method.predictor[-1], nn.Linear)  # neither BatchNorm nor ReLU on the prediction

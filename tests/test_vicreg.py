@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from test_losses import HALVES, draw
+from test_methods import draw_views, make
 
 from ssl_core.augment import Augment
 from ssl_core.encoders import Encoder
@@ -97,6 +98,12 @@ def test_variance_pushes_up_to_1_and_no_further_and_covariance_ignores_variances
     torch.testing.assert_close(variance(orthogonal(0.3**0.5)), 1 - torch.tensor(0.4001, dtype=torch.float64).sqrt())
     assert variance(orthogonal(1)) == variance(orthogonal(50)) == 0
     assert covariance(orthogonal(1)) == covariance(orthogonal(50)) == 0
+
+
+def test_constants_reach_the_loss():
+    method = make("vicreg", lam=2.0, mu=3.0, nu=4.0, halve=False).train()
+    step = method(*draw_views(method))
+    torch.testing.assert_close(step.loss, vicreg_loss(*step.z, 2, 3, 4, halve=False))
 
 
 def test_projector_is_that_of_the_paper():
