@@ -40,7 +40,7 @@ def parameters_of(notebook) -> dict:
     return found
 
 
-SHOWN = ["analysis.plots", "analysis.compare", "analysis.alarms", "notebook"]
+SHOWN = ["analysis.plots", "analysis.panel", "analysis.compare", "analysis.alarms", "notebook"]
 
 
 def stamp(notebook) -> str:

@@ -171,8 +171,9 @@ def train_epoch(method, images, optimiser, cfg, folder, key, at, total, per_epoc
             saved = time.monotonic()
     stop_if_bad(at["first_bad"], method, per_epoch)
     steps = at["step"] - epoch * per_epoch
+    even = float(spread(z)) if step.z else math.nan
     at["history"].append({"epoch": epoch + 1, "step": at["step"], "loss": float(at["loss_sum"]) / steps, "lr": lr,
-                          "spread": float(spread(z)), "effective_rank": float(effective_rank(h)),
+                          "spread": even, "effective_rank": float(effective_rank(h)),
                           "images_per_s": seen / (time.perf_counter() - started)})
     at["loss_sum"] = torch.zeros((), device=device)
     atomic_write(folder / "history.csv", pd.DataFrame(at["history"]).to_csv(index=False, lineterminator="\n"))

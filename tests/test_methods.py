@@ -7,10 +7,11 @@ import toy_configs
 from safetensors.torch import load_file
 
 from ssl_core import train
+from ssl_core.analysis.panel import masked_quality
 from ssl_core.augment import Augment
 from ssl_core.encoders import Encoder, load_encoder
 from ssl_core.methods import METHODS, build
-from ssl_core.methods.mae import masked_quality, random_masking, sincos_positions
+from ssl_core.methods.mae import random_masking, sincos_positions
 from ssl_core.train import pretrain
 
 SIZE, N, PER_EPOCH = 16, 24, 3

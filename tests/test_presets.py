@@ -27,7 +27,8 @@ from ssl_core.train import OPTIMISERS
 ROOT = Path(__file__).parents[1]
 ALL = all_presets()
 KNOWN = {
-    "simclr": "paper a b c e official temperature", "mae": "paper a small", "lotar": "readme code", "bcl": "bcl_i bcl_d thesis",
+    "simclr": "paper a b c e official temperature", "mae": "paper a small", "lotar": "readme code",
+    "bcl": "bcl_i bcl_d thesis",
     "sdclr": "official thesis", "dcl": "paper", "dclw": "paper e", "simsiam": "paper e no_predictor",
     "moco": "v1 v2 d_chest d_breast d_retina d_chest_mse d_breast_mse d_retina_mse d_chest_barlow d_breast_barlow "
             "d_retina_barlow",

@@ -10,10 +10,12 @@ from ssl_core.analysis.plots import describe, metric_words, words
 
 
 def of_history(history):
-    """Alarms of one pretraining from its history, one row per epoch with epoch, loss, spread, effective_rank."""
+    """Alarms of one pretraining from its history, one row per epoch with epoch, loss, spread, effective_rank.
+
+    spread is NaN where a method has no embeddings, as MAE and RotNet."""
     found = []
     last, collapsed = history.iloc[-1], history.spread < 0.1
-    fell = history[collapsed & ~collapsed.cummin()]  # not a first stretch that rises, as that of h in MAE does
+    fell = history[collapsed & ~collapsed.cummin()]  # not a first stretch that rises
     if len(fell) or collapsed.iloc[-1]:
         first = (fell if len(fell) else history).iloc[0]
         found.append(f"embeddings collapsed in epoch {first.epoch:.0f} of {last.epoch:.0f}: their spread (1 = even, "

@@ -16,11 +16,14 @@ COLUMN, PAGE = 3.5, 7.0  # inches: one and two columns of a paper
 PALETTE = sns.color_palette("colorblind")
 GROUPS = {"many": PALETTE[0], "medium": PALETTE[2], "few": PALETTE[3]}
 PROTOCOLS = ["linear", "knn", "finetune", "none"]
-WORDS = {"simclr": "SimCLR", "mae": "MAE", "random": "untrained network", "pixels": "raw pixels",
-         "colour": "colour histogram", "majority": "majority class", "supervised": "supervised",
-         "supervised_weighted": "supervised, class-weighted", "supervised_sampled": "supervised, balanced sampling",
-         "supervised_adjusted": "supervised, logit-adjusted", "imagenet": "ImageNet", "linear": "linear probe",
-         "knn": "kNN", "finetune": "fine-tuned", "none": "no probe", "balanced_accuracy": "balanced accuracy"}
+WORDS = {"simclr": "SimCLR", "mae": "MAE", "lotar": "LoTaR", "bcl_i": "BCL-I", "bcl_d": "BCL-D", "sdclr": "SDCLR",
+         "dcl": "DCL", "dclw": "DCLW", "moco": "MoCo", "moco_mse": "MoCo + MSE", "moco_barlow": "MoCo + Barlow Twins",
+         "simsiam": "SimSiam", "vicreg": "VICReg", "barlow": "Barlow Twins", "tico": "TiCo", "rotnet": "RotNet",
+         "random": "untrained network", "pixels": "raw pixels", "colour": "colour histogram",
+         "majority": "majority class", "supervised": "supervised", "supervised_weighted": "supervised, class-weighted",
+         "supervised_sampled": "supervised, balanced sampling", "supervised_adjusted": "supervised, logit-adjusted",
+         "imagenet": "ImageNet", "linear": "linear probe", "knn": "kNN", "finetune": "fine-tuned", "none": "no probe",
+         "balanced_accuracy": "balanced accuracy"}
 
 
 def use_style():
@@ -157,7 +160,10 @@ def plot_history(history):
                                             ("effective_rank", "effective rank of h"))):
         ax.plot(history.step, history[column], marker="o" if len(history) < 30 else None, color=PALETTE[0])
         ax.set(title=title, xlabel="step")
-    panels[1].set_ylim(0, max(1.05, history.spread.max() * 1.05))
+    panels[1].set_ylim(0, np.nanmax([1.05, history.spread.max() * 1.05]))
+    if history.spread.isna().all():
+        panels[1].text(0.5, 0.5, "this method has\nno embeddings z", transform=panels[1].transAxes, ha="center",
+                       va="center")
     panels[2].set_ylim(0, None)
     return panels
 

@@ -3,9 +3,7 @@ CVPR 2022, arXiv 2111.06377. §3 and §A.1."""
 
 import math
 
-import numpy as np
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from timm.models.vision_transformer import Block
 from torch import nn
 
@@ -154,17 +152,3 @@ class MAE(Method):
         reconstruction = unpatchify(pred, size).clamp(0, 1)
         return {"original": x, "masked": masked, "reconstruction": reconstruction, "floor": floor, "removed": removed,
                 "pasted": torch.where(removed > 0, reconstruction, x)}
-
-
-def masked_quality(original, filled, removed):
-    """PSNR in dB and SSIM (Wang et al. 2004) over the removed pixels of each image: two arrays (B,).
-
-    original, filled: (B, 3, S, S) in [0, 1]; removed: (B, 1, S, S). SSIM's windows also see what was visible.
-    """
-    psnr, ssim = [], []
-    for a, b, gone in zip(*(t.cpu().numpy() for t in (original, filled, removed[:, 0] > 0))):
-        _, similarity = structural_similarity(a, b, data_range=1, channel_axis=0, full=True)
-        with np.errstate(divide="ignore"):  # infinite when nothing is wrong
-            psnr.append(peak_signal_noise_ratio(a[:, gone], b[:, gone], data_range=1))
-        ssim.append(similarity[:, gone].mean())
-    return np.array(psnr), np.array(ssim)
