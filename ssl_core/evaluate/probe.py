@@ -220,10 +220,12 @@ def _logistic(class_weight, tol):
 
 
 def _fit(model, x, y, c):
-    """Fit in place; whether the solver converged."""
+    """Fit in place; whether the solver converged. With one BLAS thread: its products are long and thin, and more
+    threads made a fit three times slower on two cores and its last digits depend on their number."""
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the caller says it in the note
         model.set_params(C=c).fit(x, y)
     return model.n_iter_.max() < MAX_ITER
