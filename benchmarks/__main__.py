@@ -38,7 +38,7 @@ def machine():
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, side by side with others.")
     parser.add_argument("--quick", action="store_true", help="one round instead of the median of several")
-    rounds = {augment: 5, training: 3, probe: 3}
+    rounds = {augment: 15, training: 3, probe: 3}
     if parser.parse_args(arguments).quick:
         rounds = dict.fromkeys(rounds, 1)
     before, table = load_average(), []
