@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+DICOM = (".dcm", ".dicom")
+
 
 def read_image(path, channels, size, geometry="resize_crop", window=(0.5, 99.5)):
     """Decode a file; more than 8 bit are mapped to 0–255 by DICOM's own window, else between two percentiles."""
-    if Path(path).suffix.lower() == ".dcm":
+    if Path(path).suffix.lower() in DICOM:
         return fit(Image.fromarray(read_dicom(path, window)), channels, size, geometry)
     with Image.open(path) as image:
         image.load()
@@ -59,24 +61,48 @@ def arrange(images, card, size):
 
 
 def read_dicom(path, window):
-    """A DICOM image as uint8 (H, W) or (H, W, 3), by its modality and VOI tables or window."""
+    """A DICOM image as uint8 (H, W) or (H, W, 3): modality LUT or rescale, then VOI LUT or window, else percentiles."""
     try:
         import pydicom
         from pydicom import pixels
     except ImportError:
         raise ImportError(f"{Path(path).name}: DICOM needs pydicom: pip install pydicom") from None
     header = pydicom.dcmread(path)
-    values = pixels.pixel_array(header)
+    if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
+        raise ValueError(f"it holds {frames} frames; write those you need as images of their own")
+    try:
+        values = pixels.pixel_array(header)
+    except RuntimeError as error:
+        if "missing dependencies" not in str(error):
+            raise
+        kind = header.file_meta.TransferSyntaxUID.name
+        raise ImportError(f"{Path(path).name}: {kind} needs a decoder: pip install 'pylibjpeg[all]'") from None
+    if header.PhotometricInterpretation == "PALETTE COLOR":
+        values = pixels.apply_color_lut(values, header)
     if values.ndim == 3:
-        return values if values.dtype == np.uint8 else to_bytes(values, 0, values.max())
-    values = pixels.apply_modality_lut(values, header)
-    if "VOILUTSequence" in header:
-        values = pixels.apply_voi_lut(values, header)
-        low, high = 0, 2 ** (header.VOILUTSequence[0].LUTDescriptor[2]) - 1
-    elif "WindowWidth" in header:
-        centre, width = (np.atleast_1d(header[key].value)[0] for key in ("WindowCenter", "WindowWidth"))
-        low, high = float(centre) - float(width) / 2, float(centre) + float(width) / 2
-    else:
-        low, high = np.percentile(values, window)
-    scaled = to_bytes(values, low, high)
+        bits = 8 * values.itemsize if "RedPaletteColorLookupTableData" in header else header.BitsStored
+        return to_bytes(values, 0, 2**bits - 1)
+    scaled = window_dicom(pixels.apply_modality_lut(values, header), values, header, window)
     return 255 - scaled if header.PhotometricInterpretation == "MONOCHROME1" else scaled
+
+
+def window_dicom(values, stored, header, window):
+    """Grey values, after the modality's table, to uint8 by the VOI table, the first VOI window, or two percentiles of
+    what is no padding (`stored` are the values in the file). Windows after DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    if header.get("VOILUTSequence"):
+        (entries, first, bits), table = header.VOILUTSequence[0].LUTDescriptor, header.VOILUTSequence[0].LUTData
+        if isinstance(table, bytes):
+            table = np.frombuffer(table, "<u2" if len(table) >= 2 * (entries or 2**16) else np.uint8)
+        place = np.clip(np.rint(values).astype(np.int64) - first, 0, len(table) - 1)
+        return to_bytes(np.asarray(table)[place], 0, 2**bits - 1)
+    centre, width = (np.atleast_1d(header.get(key) or 0)[0] for key in ("WindowCenter", "WindowWidth"))
+    centre, width, shape = float(centre), float(width), header.get("VOILUTFunction") or "LINEAR"
+    if shape == "SIGMOID" and width > 0:
+        return to_bytes(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
+    if shape == "LINEAR_EXACT" and width > 0:
+        return to_bytes(values, centre - width / 2, centre + width / 2)
+    if shape == "LINEAR" and width >= 1:
+        return to_bytes(values, centre - width / 2, centre + width / 2 - 1)
+    padding = header.get("PixelPaddingValue")
+    known = values if padding is None else values[stored != padding]
+    return to_bytes(values, *np.percentile(known if known.size else values, window))

@@ -20,7 +20,7 @@ from ssl_core.data.pixels import read_image
 from ssl_core.files import atomic_json, cache, free_bytes, naming_full_disk, replacing, size_text
 
 BLOCK = 256  # files between two records of progress: what a kill can cost
-VERSION = 1  # raise when the same file would be decoded to other pixels
+VERSION = 2  # raise when the same file would be decoded to other pixels
 
 
 def decoded(name, folder, paths, card, size):
