@@ -395,8 +395,10 @@ def test_unreadable_images_stop_by_name_and_can_be_left_out(tmp_path, capsys, mo
 def test_images_of_a_csv_that_are_not_there(tmp_path):
     make_csv(tmp_path, rows_of_csv())
     (tmp_path / "images" / "HSIL" / "s01_2.png").unlink()
-    with pytest.raises(ValueError, match=r"mine: 1 images cannot be read \(HSIL 1\): HSIL/s01_2.png"):
+    with pytest.raises(FileNotFoundError, match="path: 1 of the 24 files listed are not .*first is HSIL/s01_2"):
         load(write_card(tmp_path, kind="csv", file="images.csv"))
+    assert not (tmp_path / "cache").exists()  # nothing was decoded
+    assert len(load(write_card(tmp_path, kind="csv", file="images.csv", skip_bad=True))) == 23
 
 
 def test_a_mended_image_takes_its_place(tmp_path, monkeypatch):

@@ -13,16 +13,20 @@ from pydantic import Field, model_validator
 from ssl_core import files
 from ssl_core.config import ConfigError, Values
 from ssl_core.data import store
+from ssl_core.data.cifar import list_cifar
 from ssl_core.data.encode import check_counts, count, encode_groups, encode_labels, encode_parts
 from ssl_core.data.images import ImageSet
 from ssl_core.data.layouts import LAYOUTS
+from ssl_core.data.lists import read_only
 from ssl_core.data.pixels import arrange
 
+READERS = LAYOUTS | {"cifar": list_cifar}
 Counts = dict[str, Annotated[int, Field(ge=0)]]
 
 RULES = {  # the keys that only some kinds of data use
-    "folder": {"root", "files", "label", "group", "split"}, "csv": {"root", "file", "path", "label", "group", "split"},
-    "npz": {"root", "file"}, "idx": {"root"}, "cells": {"cells"},
+    "folder": {"root", "files", "label", "group", "split", "only"},
+    "csv": {"root", "file", "columns", "path", "label", "group", "split", "only"},
+    "npz": {"root", "file", "only"}, "idx": {"root", "only"}, "cifar": {"root", "only"}, "cells": {"cells"},
 }  # fmt: skip
 
 
@@ -35,21 +39,30 @@ class Expected(Values):
     classes: Counts = Field({})
 
 
+class Only(Values):
+    """Files in root that list the images a pool may hold: paths, or .npy of positions (data/lists.py)."""
+
+    unlabelled: str = ""
+    labelled: str = ""
+
+
 class Card(Values):
     """What a card may say. A pattern is a regular expression, searched in an image's path relative to `root`."""
 
-    kind: Literal["folder", "csv", "npz", "idx", "cells"]
+    kind: Literal["folder", "csv", "npz", "idx", "cifar", "cells"]
     # where: relative to the card's own folder, ~ and $VARIABLES allowed; of a list, the first that exists
     root: str | list[str] = "."
-    file: str = ""  # csv, npz: the file in root
+    file: str | dict[Literal["train", "val", "test"], str | list[str]] = ""  # csv, npz: in root; csv: or one per part
+    columns: list[str] = Field([])  # csv: their names, where the file has no header
     files: str = "**/*"  # folder: which files, as a glob
-    path: str = "path"  # csv: the column that names the file, or a template such as "{image_id}.jpg"
+    path: str = "path"  # csv: the column that names the file, a template "{image_id}.jpg", or pattern with (?P<path>…)
     # what is said of an image
     label: str | list[str] = ""  # pattern with (?P<label>…), or CSV column(s); default: class folder, column label
     group: str = ""  # pattern with (?P<group>…), or CSV column: patient, slide; default: column group
     split: str = ""  # pattern with (?P<split>…), or CSV column; default: folders train, val, test, column split
     rename: dict[str, str | None] = Field({})  # label as found → class; null = a finding of nothing (multilabel)
     parts: dict[str, Literal["train", "val", "test", ""]] = Field({})  # split as found → part
+    only: Only = Only()  # published splits: the images that may enter a pool
     classes: list[str] = Field([])  # in their order; default: sorted names
     task: Literal["multiclass", "binary", "multilabel"] = "multiclass"
     ordered: bool = False  # the classes are grades
@@ -87,6 +100,8 @@ class Card(Values):
             raise ValueError("label: a list of columns needs kind csv and task multilabel")
         if self.kind in ("csv", "npz") and not self.file:
             raise ValueError(f"file: a {self.kind} card must name it")
+        if self.kind == "npz" and isinstance(self.file, dict):
+            raise ValueError("file: an npz holds its own parts; name one file")
         return self
 
     def facts(self):
@@ -129,16 +144,30 @@ def read_card(name_or_path):
         raise ConfigError(f"{path}: {error}") from None
 
 
+def where_to_get(card):
+    """What a card says to who lacks the data, to be put behind an error."""
+    get = f"; {' '.join(card.get.split())}" if card.get else ""
+    return get + (f"; licence: {' '.join(card.licence.split())}" if card.licence else "")
+
+
 def data_folder(card, path):
-    """The first folder of `root` that exists, or a FileNotFoundError that says where to get the data."""
+    """The first folder of `root` that exists and holds the card's file, or a FileNotFoundError."""
     roots = [card.root] if isinstance(card.root, str) else card.root
     folders = [path.parent / os.path.expandvars(os.path.expanduser(root)) for root in roots]
-    for folder in folders:
-        if folder.is_dir():
-            return folder.resolve()
-    where = f"; {' '.join(card.get.split())}" if card.get else ""
-    licence = f"; licence: {card.licence}" if card.licence else ""
-    raise FileNotFoundError(f"{path}: root: there is no {' or '.join(map(str, folders))}{where}{licence}")
+    there = [folder.resolve() for folder in folders if folder.is_dir()]
+    if not there:
+        raise FileNotFoundError(f"root: there is no {' or '.join(map(str, folders))}")
+    name = card.file if isinstance(card.file, str) else ""
+    return next((folder for folder in there if (folder / name).exists()), there[0])
+
+
+def check_files(folder, paths):
+    """FileNotFoundError when files of a list are not there: known before hours of decoding."""
+    missing = [path for path in paths if not (folder / path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"path: {len(missing):,} of the {len(paths):,} files listed are not in {folder}, the first is {missing[0]}"
+        )
 
 
 def load(name_or_path, size=None):
@@ -151,20 +180,23 @@ def load(name_or_path, size=None):
     size, name = size or card.image_size, path.stem
     if card.kind == "cells":
         return load_cells(card, name, size)
-    folder = data_folder(card, path)
     try:
-        listing = LAYOUTS[card.kind](folder, card)
+        folder = data_folder(card, path)
+        listing = READERS[card.kind](folder, card)
         labels, classes = encode_labels(listing.labels, card)
         group_names, groups = encode_groups(listing)
         part = encode_parts(listing, card)
         if not listing.paths:
-            raise FileNotFoundError(f"root: no images in {folder}; {' '.join(card.get.split())}")
-        check_counts(card, labels, classes, group_names, part)
+            raise FileNotFoundError(f"root: no images in {folder}")
+        check_counts(card, labels, classes, group_names, part, folder)
+        only = read_only(folder, card, listing.paths)
+        if card.kind == "csv" and not card.skip_bad:
+            check_files(folder, listing.paths)
         images, hashes, bad = None if listing.images is None else arrange(listing.images, card, size), None, {}
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: {error}") from None
+        raise FileNotFoundError(f"{path}: {error}{where_to_get(card)}") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if images is None:
         images, hashes, bad = store.decoded(name, folder, listing.paths, card, size)
     keep = np.array([p not in bad for p in listing.paths])
@@ -184,6 +216,7 @@ def load(name_or_path, size=None):
         paths=tuple(p for p, k in zip(listing.paths, keep) if k),
         card=card.facts(),
         table=None if listing.table is None else listing.table[keep].reset_index(drop=True),
+        only={pool: {name: mask[keep] for name, mask in masks.items()} for pool, masks in only.items()},
     )
     return data if hashes is None else data.keep_hashes(hashes)
 

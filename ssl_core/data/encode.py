@@ -16,7 +16,7 @@ def encode_labels(labels, card):
             raise ValueError(f"classes: {len(names)} names for {labels.shape[1]} labels")
         return labels, tuple(names)
     rename = card.rename
-    if not rename and card.kind in ("npz", "idx"):  # files that hold numbers: the card's classes are their names
+    if not rename and card.kind in ("npz", "idx", "cifar"):  # they hold numbers: the card's classes are their names
         rename = {str(i): name for i, name in enumerate(card.classes)}
     several = card.task == "multilabel"
     found = [[rename.get(word, word) for word in (text.split("|") if several else [text]) if word] for text in labels]
@@ -68,10 +68,12 @@ def encode_parts(listing, card):
 
 def count(labels, classes):
     """Images per class, a list; multilabel: positives per label."""
-    return [int((labels[:, i] == 1).sum() if labels.ndim == 2 else (labels == i).sum()) for i in range(len(classes))]
+    if labels.ndim == 2:
+        return (labels == 1).sum(0).tolist()
+    return np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
 
 
-def check_counts(card, labels, classes, group_names, part):
+def check_counts(card, labels, classes, group_names, part, folder):
     """Compare with the card's `expected`, before anything is decoded."""
     found = {
         "images": len(labels),
@@ -82,4 +84,6 @@ def check_counts(card, labels, classes, group_names, part):
     for key, wanted in card.expected:
         there = {name: found[key].get(name, 0) for name in wanted} if isinstance(wanted, dict) else found[key]
         if wanted is not None and there != wanted:
-            raise ValueError(f"expected: {key} should be {wanted}, found {there}; is something missing in {card.root}?")
+            raise ValueError(
+                f"expected: {key} should be {wanted}, found {there} in {folder}; is something missing there?"
+            )

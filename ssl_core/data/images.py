@@ -20,6 +20,7 @@ class ImageSet:
     part: str (N,), "train", "val", "test" or "" (no official split).
     paths: (N,) names of the images, relative to the data's folder or made up.
     table: what else is known of each image (other CSV columns, planted facts), a DataFrame of N rows or None.
+    only: pool → {list: bool (N,), the images it names}, where the card narrows a pool to published lists.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ImageSet:
     paths: tuple = ()
     card: dict = field(default_factory=dict)
     table: object = None
+    only: dict = field(default_factory=dict)
 
     def __post_init__(self):
         n = len(self.images)
@@ -125,6 +127,7 @@ class ImageSet:
             part=self.part[positions],
             paths=tuple(self.paths[i] for i in positions),
             table=None if self.table is None else self.table.iloc[positions].reset_index(drop=True),
+            only={pool: {name: mask[positions] for name, mask in masks.items()} for pool, masks in self.only.items()},
         )
         return data.keep_hashes(self.hashes[positions]) if "hashes" in vars(self) else data
 

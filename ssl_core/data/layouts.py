@@ -73,38 +73,78 @@ def list_folder(folder, card):
     return Listing(files, labels, groups, parts)
 
 
-def list_csv(folder, card):
-    """One row per image: the column `path`, and as the card says label(s), group, split; an empty label = none."""
+def read_table(folder, name, card):
+    """A CSV or TSV with a header or, where the card names `columns`, a list without one → DataFrame of str, its index
+    the lines. In a list only the first column may hold spaces; commas separate those of a .csv, tabs of a .tsv."""
     import pandas as pd
 
-    source = folder / card.file
+    source = folder / name
     if not source.is_file():
-        raise FileNotFoundError(f"file: there is no {card.file or 'CSV'} in {folder}")
-    table = pd.read_csv(
-        source, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep="\t" if source.suffix == ".tsv" else ","
-    )
-    table = table.apply(lambda column: column.str.strip())
+        raise FileNotFoundError(f"file: there is no {name or 'CSV'} in {folder}")
+    separator = {".csv": ",", ".tsv": "\t"}.get(source.suffix)
+    if card.columns:
+        lines = enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1)
+        rows = {i: line.strip().rsplit(separator, len(card.columns) - 1) for i, line in lines if line.strip()}
+        for i, row in rows.items():
+            if len(row) < len(card.columns):
+                raise ValueError(f"columns: line {i} of {name} has {len(row)} of {', '.join(card.columns)}")
+        table = pd.DataFrame(list(rows.values()), index=list(rows), columns=card.columns, dtype=object)
+    else:
+        table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=separator or ",")
+        table.index += 2
+    return table.apply(lambda column: column.str.strip())
 
-    def column(key, name):
-        if name not in table:
-            raise ValueError(f"{key}: no column {name!r} in {card.file}; its columns are {', '.join(table.columns)}")
-        return table[name].tolist()
 
-    if "{" in card.path:  # such as "{image_id}.jpg"
+def column_of(table, key, name, source):
+    """A column as a list; ValueError that names the key of the card and the columns there are."""
+    if name not in table:
+        raise ValueError(f"{key}: no column {name!r} in {source}; its columns are {', '.join(table.columns)}")
+    return table[name].tolist()
+
+
+def paths_of(table, card, source):
+    """The paths in a table, by the card's `path`: a column, a template of columns, or a pattern that cuts them."""
+    cut = "(?P<" in card.path
+    if not cut and "{" in card.path:  # such as "{image_id}.jpg"
         for name in re.findall(r"{([^}]+)}", card.path):
-            column("path", name)
+            column_of(table, "path", name, source)
         paths = [card.path.format_map(row) for row in table.to_dict("records")]
     else:
-        paths = column("path", card.path)
+        paths = column_of(table, "path", "path" if cut else card.path, source)
     paths = [path.replace("\\", "/") for path in paths]
-    lines = {}
-    for line, path in enumerate(paths, 2):
+    return by_pattern(card.path, "path", paths) if cut else paths
+
+
+def list_csv(folder, card):
+    """One row per image: the column `path`, and as the card says label(s), group, split; an empty label = none. Several
+    files are parts, train, val, test."""
+    import pandas as pd
+
+    files = card.file.items() if isinstance(card.file, dict) else [("", card.file)]
+    files = [(part, name) for part, names in files for name in ([names] if isinstance(names, str) else names)]
+    tables = [read_table(folder, name, card) for _, name in files]
+    places = [(part, name, line) for (part, name), table in zip(files, tables) for line in table.index]
+    shown = ", ".join(name for _, name in files)
+    odd = [name for (_, name), table in zip(files, tables) if list(table.columns) != list(tables[0].columns)]
+    if odd:
+        raise ValueError(f"file: {odd[0]} has other columns than {files[0][1]}")
+    table = pd.concat(tables, ignore_index=True)
+    paths, seen = paths_of(table, card, shown), {}
+    for path, (_, name, line) in zip(paths, places):
         if not path or Path(path).is_absolute():
-            raise ValueError(f"path: {path!r} in line {line} of {card.file}; write paths relative to {card.root}")
-        if lines.setdefault(path, line) != line:
-            raise ValueError(f"path: {path} stands in lines {lines[path]} and {line} of {card.file}; one row per image")
+            raise ValueError(
+                f"path: {path!r} in line {line} of {name}; write paths relative to {card.root}, or cut them by a "
+                f"pattern with (?P<path>…)"
+            )
+        if (first := seen.setdefault(path, (name, line))) != (name, line):
+            where = f"lines {first[1]} and {line} of {name}"
+            where = where if first[0] == name else f"line {first[1]} of {first[0]} and line {line} of {name}"
+            raise ValueError(f"path: {path} stands in {where}; one row per image")
     order = np.argsort(np.array(paths, object), kind="stable")
     table, paths = table.iloc[order].reset_index(drop=True), [paths[i] for i in order]
+
+    def column(key, name):
+        return column_of(table, key, name, shown)
 
     def words(key, rule):
         if "(?P<" in rule:
@@ -116,12 +156,12 @@ def list_csv(folder, card):
         for name in card.label:
             odd = [value for value in column("label", name) if value not in values]
             if odd:
-                raise ValueError(f"label: {odd[0]!r} in column {name!r} of {card.file}; allowed are 0, 1 and empty")
+                raise ValueError(f"label: {odd[0]!r} in column {name!r} of {shown}; allowed are 0, 1 and empty")
         labels = np.array([[values[v] for v in column("label", name)] for name in card.label], np.int64).T
     else:
         labels = words("label", card.label) or [""] * len(paths)
-    parts = words("split", card.split) or [""] * len(paths)
-    return Listing(paths, labels, words("group", card.group), parts, table=table)
+    parts = words("split", card.split) if card.split or not files[0][0] else [places[i][0] for i in order]
+    return Listing(paths, labels, words("group", card.group), parts or [""] * len(paths), table=table)
 
 
 def list_npz(folder, card):

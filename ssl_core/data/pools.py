@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssl_core.data.lists import allowed
 from ssl_core.data.splits import (
     Split,
     balanced_split,
@@ -46,21 +47,26 @@ def pools(data, split_kind="long_tail", ratio=100, draw_seed=0, order_seed=0, tw
     unlabelled: the split over the labelled training images ("long_tail", "category_ratio", "balanced", "natural";
     `ratio` acts on the first two) or its `twin`; under "natural" the unlabelled training images join.
     labelled: the training part, class-balanced ("balanced"), as it is ("natural"), or the split's ("as_pretrain").
+    Where the card's `only` lists the images of one of the two, it is drawn from these alone.
     overlap=False: images of labelled groups leave `unlabelled`.
     """
     train, val, test, notes = parts(data, test_fraction, val_fraction, part_seed)
-    labels = data.labels.copy()
-    labels[~train] = -1  # so that positions stay positions in the ImageSet
-    split = draw_split(labels, split_kind, ratio, draw_seed, order_seed, n_max, total, positive, data.classes)
+    free, labels = {}, {}
+    for pool in ("unlabelled", "labelled"):
+        free[pool] = narrow(data, pool, train, draw_seed, ratio, notes)
+        labels[pool] = data.labels.copy()
+        labels[pool][~free[pool]] = -1  # so that positions stay positions in the ImageSet
+    split = draw_split(labels["unlabelled"], split_kind, ratio, draw_seed, order_seed, n_max, total, positive,
+                       data.classes)
     if twin != "none":
         split = split.twin(twin)
     unlabelled = split.indices
-    without = np.flatnonzero(train & ~is_labelled(data.labels))
+    without = np.flatnonzero(free["unlabelled"] & ~is_labelled(data.labels))
     if split_kind == "natural" and twin == "none":
         unlabelled = np.union1d(unlabelled, without)
     elif len(without):
         notes.append(f"{len(without):,} training images without a label are left out of this {split_kind} split.")
-    labelled = draw_labelled(labels, label_pool, split, part_seed, data.classes)
+    labelled = draw_labelled(labels["labelled"], label_pool, split, part_seed, data.classes)
     if not overlap:
         kept = unlabelled[~np.isin(data.groups[unlabelled], data.groups[labelled])]
         notes.append(f"Without overlap {len(unlabelled) - len(kept):,} of {len(unlabelled):,} images leave "
@@ -72,6 +78,15 @@ def pools(data, split_kind="long_tail", ratio=100, draw_seed=0, order_seed=0, tw
     for positions in (unlabelled, labelled, val, test):
         state.update(len(positions).to_bytes(8, "little") + positions.astype("<i8").tobytes())
     return Pools(unlabelled, labelled, val, test, split, label_pool, tuple(notes), state.hexdigest())
+
+
+def narrow(data, pool, train, draw_seed, ratio, notes):
+    """Bool (N,): the training images that the card's list lets into `pool`."""
+    listed = allowed(data, pool, draw_seed, ratio)
+    if (outside := int((listed & ~train).sum())) and pool in data.only:
+        notes.append(f"{outside:,} of {listed.sum():,} images listed for the {pool} pool are not in the training part "
+                     f"or share a group with its test images, and are left out.")
+    return train & listed
 
 
 def draw_split(labels, kind, ratio, draw_seed, order_seed, n_max, total, positive, classes):
@@ -99,6 +114,8 @@ def draw_labelled(labels, label_pool, split, seed, classes):
         return split.indices
     if label_pool == "natural":
         return np.flatnonzero(is_labelled(labels))
+    if label_pool == "balanced" and not len(classes):  # images to pretrain on alone
+        return np.zeros(0, np.int64)
     if label_pool == "balanced":
         need_every_class(labels, classes, "a balanced label pool")
         return balanced_split(labels, seed).indices
