@@ -90,8 +90,8 @@ def test_of_several_windows_the_first_and_of_an_empty_one_none(tmp_path):
 def test_voi_table_goes_before_a_window(tmp_path, kind):
     pydicom = pytest.importorskip("pydicom")
     table, entries = pydicom.Dataset(), np.repeat([0, 100, 255], [1024, 1024, 2048])
-    packed = {"US": entries.tolist(), "OW": entries.astype("<u2").tobytes(), "OW, packed": entries.astype("u1").tobytes()}
-    table.LUTDescriptor, table.LUTData = [4096, 0, 8], packed[kind]
+    pack = {"US": entries.tolist(), "OW": entries.astype("<u2").tobytes(), "OW, packed": entries.astype("u1").tobytes()}
+    table.LUTDescriptor, table.LUTData = [4096, 0, 8], pack[kind]
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", kind[:2]
     elements = {"VOILUTSequence": [table], "WindowCenter": 100, "WindowWidth": 10, "RescaleSlope": 1,
                 "RescaleIntercept": 0}

@@ -19,13 +19,14 @@ from ssl_core.data.images import ImageSet
 from ssl_core.data.layouts import LAYOUTS
 from ssl_core.data.lists import read_only
 from ssl_core.data.pixels import arrange
+from ssl_core.data.places import missing_images, package_folder
 
 READERS = LAYOUTS | {"cifar": list_cifar}
 Counts = dict[str, Annotated[int, Field(ge=0)]]
 
 RULES = {  # the keys that only some kinds of data use
     "folder": {"root", "files", "label", "group", "split", "only"},
-    "csv": {"root", "file", "columns", "path", "label", "group", "split", "only"},
+    "csv": {"root", "file", "columns", "path", "files", "lmdb", "label", "group", "split", "only"},
     "npz": {"root", "file", "only"}, "idx": {"root", "only"}, "cifar": {"root", "only"}, "cells": {"cells"},
 }  # fmt: skip
 
@@ -50,16 +51,20 @@ class Card(Values):
     """What a card may say. A pattern is a regular expression, searched in an image's path relative to `root`."""
 
     kind: Literal["folder", "csv", "npz", "idx", "cifar", "cells"]
-    # where: relative to the card's own folder, ~ and $VARIABLES allowed; of a list, the first that exists
+    # where: relative to the card's own folder, ~, $VARIABLES and package:NAME/FOLDER allowed; of a list, the first that
+    # exists
     root: str | list[str] = "."
     file: str | dict[Literal["train", "val", "test"], str | list[str]] = ""  # csv, npz: in root; csv: or one per part
     columns: list[str] = Field([])  # csv: their names, where the file has no header
-    files: str = "**/*"  # folder: which files, as a glob
+    files: str = "**/*"  # folder: which files, as a glob; csv: among which to look for the names that `path` gives
     path: str = "path"  # csv: the column that names the file, a template "{image_id}.jpg", or pattern with (?P<path>…)
+    lmdb: str = ""  # csv: the images are in this LMDB in root, under their paths as the list has them
     # what is said of an image
     label: str | list[str] = ""  # pattern with (?P<label>…), or CSV column(s); default: class folder, column label
     group: str = ""  # pattern with (?P<group>…), or CSV column: patient, slide; default: column group
-    split: str = ""  # pattern with (?P<split>…), or CSV column; default: folders train, val, test, column split
+    # pattern with (?P<split>…), or CSV column, or per part a file with an image's name in each line; default: folders
+    # train, val, test, column split
+    split: str | dict[Literal["train", "val", "test"], str] = ""
     rename: dict[str, str | None] = Field({})  # label as found → class; null = a finding of nothing (multilabel)
     parts: dict[str, Literal["train", "val", "test", ""]] = Field({})  # split as found → part
     only: Only = Only()  # published splits: the images that may enter a pool
@@ -98,6 +103,8 @@ class Card(Values):
             )
         if isinstance(self.label, list) and (self.kind, self.task) != ("csv", "multilabel"):
             raise ValueError("label: a list of columns needs kind csv and task multilabel")
+        if isinstance(self.split, dict) and self.kind != "csv":
+            raise ValueError("split: files that list the parts need kind csv")
         if self.kind in ("csv", "npz") and not self.file:
             raise ValueError(f"file: a {self.kind} card must name it")
         if self.kind == "npz" and isinstance(self.file, dict):
@@ -153,7 +160,12 @@ def where_to_get(card):
 def data_folder(card, path):
     """The first folder of `root` that exists and holds the card's file, or a FileNotFoundError."""
     roots = [card.root] if isinstance(card.root, str) else card.root
-    folders = [path.parent / os.path.expandvars(os.path.expanduser(root)) for root in roots]
+    folders = [
+        package_folder(root)
+        if root.startswith("package:")
+        else path.parent / os.path.expandvars(os.path.expanduser(root))
+        for root in roots
+    ]
     there = [folder.resolve() for folder in folders if folder.is_dir()]
     if not there:
         raise FileNotFoundError(f"root: there is no {' or '.join(map(str, folders))}")
@@ -161,12 +173,12 @@ def data_folder(card, path):
     return next((folder for folder in there if (folder / name).exists()), there[0])
 
 
-def check_files(folder, paths):
+def check_files(folder, card, paths):
     """FileNotFoundError when files of a list are not there: known before hours of decoding."""
-    missing = [path for path in paths if not (folder / path).is_file()]
-    if missing:
+    if missing := missing_images(folder, card, paths):
         raise FileNotFoundError(
-            f"path: {len(missing):,} of the {len(paths):,} files listed are not in {folder}, the first is {missing[0]}"
+            f"path: {len(missing):,} of the {len(paths):,} files listed are not in {folder / card.lmdb}, the first is "
+            f"{missing[0]}"
         )
 
 
@@ -191,7 +203,7 @@ def load(name_or_path, size=None):
         check_counts(card, labels, classes, group_names, part, folder)
         only = read_only(folder, card, listing.paths)
         if card.kind == "csv" and not card.skip_bad:
-            check_files(folder, listing.paths)
+            check_files(folder, card, listing.paths)
         images, hashes, bad = None if listing.images is None else arrange(listing.images, card, size), None, {}
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: {error}{where_to_get(card)}") from None

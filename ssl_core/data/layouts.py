@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".dcm"}
+from ssl_core.data.pixels import DICOM
+from ssl_core.data.places import find_named
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", *DICOM}
 UNLABELLED = ("unlabelled", "unlabeled")
 PARTS = ("train", "val", "test")
 
@@ -75,7 +78,8 @@ def list_folder(folder, card):
 
 def read_table(folder, name, card):
     """A CSV or TSV with a header or, where the card names `columns`, a list without one → DataFrame of str, its index
-    the lines. In a list only the first column may hold spaces; commas separate those of a .csv, tabs of a .tsv."""
+    the lines. In a list only the first column may hold spaces; commas separate those of a .csv, tabs of a .tsv, white
+    space all others."""
     import pandas as pd
 
     source = folder / name
@@ -83,7 +87,9 @@ def read_table(folder, name, card):
         raise FileNotFoundError(f"file: there is no {name or 'CSV'} in {folder}")
     separator = {".csv": ",", ".tsv": "\t"}.get(source.suffix)
     if card.columns:
-        lines = enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1)
+        text = source.read_text(encoding="utf-8-sig")
+        separator = separator if separator and separator in text else None
+        lines = enumerate(text.splitlines(), 1)
         rows = {i: line.strip().rsplit(separator, len(card.columns) - 1) for i, line in lines if line.strip()}
         for i, row in rows.items():
             if len(row) < len(card.columns):
@@ -140,6 +146,8 @@ def list_csv(folder, card):
             where = f"lines {first[1]} and {line} of {name}"
             where = where if first[0] == name else f"line {first[1]} of {first[0]} and line {line} of {name}"
             raise ValueError(f"path: {path} stands in {where}; one row per image")
+    if "files" in card.model_fields_set:
+        paths = find_named(folder, card.files, paths)
     order = np.argsort(np.array(paths, object), kind="stable")
     table, paths = table.iloc[order].reset_index(drop=True), [paths[i] for i in order]
 
@@ -160,8 +168,28 @@ def list_csv(folder, card):
         labels = np.array([[values[v] for v in column("label", name)] for name in card.label], np.int64).T
     else:
         labels = words("label", card.label) or [""] * len(paths)
-    parts = words("split", card.split) if card.split or not files[0][0] else [places[i][0] for i in order]
+    if isinstance(card.split, dict):
+        parts = parts_of_lists(folder, card.split, paths)
+    else:
+        parts = words("split", card.split) if card.split or not files[0][0] else [places[i][0] for i in order]
     return Listing(paths, labels, words("group", card.group), parts or [""] * len(paths), table=table)
+
+
+def parts_of_lists(folder, lists, paths):
+    """The part of each image by {part: file that lists the names of its images}; "" for those in none."""
+    part_of = {}
+    for part, name in lists.items():
+        source = folder / name
+        if not source.is_file():
+            raise FileNotFoundError(f"split: there is no {name} in {folder}")
+        for image in filter(None, map(str.strip, source.read_text(encoding="utf-8-sig").splitlines())):
+            if part_of.setdefault(image, part) != part:
+                raise ValueError(f"split: {image} is listed for {part_of[image]} and, in {name}, for {part}")
+    parts = [part_of.get(path, part_of.get(path.rpartition("/")[2], "")) for path in paths]
+    if len(part_of) > (found := sum(map(bool, parts))):
+        unknown = f"{len(part_of) - found:,} of the {len(part_of):,} images in {', '.join(lists.values())}"
+        raise ValueError(f"split: {unknown} are no images of this set")
+    return parts
 
 
 def list_npz(folder, card):

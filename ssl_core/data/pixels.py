@@ -9,8 +9,10 @@ DICOM = (".dcm", ".dicom")
 
 
 def read_image(path, channels, size, geometry="resize_crop", window=(0.5, 99.5)):
-    """Decode a file; more than 8 bit are mapped to 0–255 by DICOM's own window, else between two percentiles."""
-    if Path(path).suffix.lower() in DICOM:
+    """Decode a path, or an open file that has a name; more than 8 bit are mapped to 0–255 by DICOM's own window, else
+    between two percentiles."""
+    path = Path(path) if isinstance(path, str) else path
+    if Path(path.name).suffix.lower() in DICOM:
         return fit(Image.fromarray(read_dicom(path, window)), channels, size, geometry)
     with Image.open(path) as image:
         image.load()
@@ -66,7 +68,7 @@ def read_dicom(path, window):
         import pydicom
         from pydicom import pixels
     except ImportError:
-        raise ImportError(f"{Path(path).name}: DICOM needs pydicom: pip install pydicom") from None
+        raise ImportError(f"{path.name}: DICOM needs pydicom: pip install pydicom") from None
     header = pydicom.dcmread(path)
     if (frames := int(header.get("NumberOfFrames") or 1)) > 1:
         raise ValueError(f"it holds {frames} frames; write those you need as images of their own")
@@ -76,7 +78,7 @@ def read_dicom(path, window):
         if "missing dependencies" not in str(error):
             raise
         kind = header.file_meta.TransferSyntaxUID.name
-        raise ImportError(f"{Path(path).name}: {kind} needs a decoder: pip install 'pylibjpeg[all]'") from None
+        raise ImportError(f"{path.name}: {kind} needs a decoder: pip install 'pylibjpeg[all]'") from None
     if header.PhotometricInterpretation == "PALETTE COLOR":
         values = pixels.apply_color_lut(values, header)
     if values.ndim == 3:

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from ssl_core.data.images import ImageSet, pixel_hashes
 from ssl_core.data.pixels import read_image
+from ssl_core.data.places import opened
 from ssl_core.files import atomic_json, cache, free_bytes, naming_full_disk, replacing, size_text
 
 BLOCK = 256  # files between two records of progress: what a kill can cost
@@ -31,10 +32,11 @@ def decoded(name, folder, paths, card, size):
     """
     target = cache() / "images" / f"{name}-{store_key(folder, paths, card, size)}"
     state = read_state(target)
-    if state["next"] < len(paths) or repaired(state, folder, card, size):
-        target.mkdir(parents=True, exist_ok=True)
-        with FileLock(target / "lock"):
-            state = fill(name, target, folder, paths, card, size)
+    with opened(folder, card) as place:
+        if state["next"] < len(paths) or repaired(state, place, card, size):
+            target.mkdir(parents=True, exist_ok=True)
+            with FileLock(target / "lock"):
+                state = fill(name, target, place, paths, card, size)
     shape = (len(paths) - len(state["bad"]), card.channels, size, size)
     if shape[0] == 0:  # nothing can be mapped
         return np.empty(shape, np.uint8), np.empty((0, 32), np.uint8), state["bad"]
@@ -45,7 +47,7 @@ def decoded(name, folder, paths, card, size):
 def store_key(folder, paths, card, size):
     """12 hexadecimal digits of everything that decides the pixels."""
     state = hashlib.sha256(repr((VERSION, card.channels, size, card.geometry, card.window)).encode())
-    for path in paths:
+    for path in paths if not card.lmdb else [card.lmdb, *paths]:
         try:
             stat = os.stat(folder / path)
             state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
@@ -73,15 +75,16 @@ def attempt(path, card, size):
         return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
 
 
-def repaired(state, folder, card, size):
+def repaired(state, place, card, size):
     """Whether a file that could not be read can be now: a network disk hiccuped, or someone mended it."""
-    return any(not isinstance(attempt(folder / path, card, size), str) for path in state["bad"])
+    return any(not isinstance(attempt(place(path), card, size), str) for path in state["bad"])
 
 
-def fill(name, target, folder, paths, card, size):
-    """Decode what is missing, in order, recording progress after every block; returns the final state."""
+def fill(name, target, place, paths, card, size):
+    """Decode what is missing, in order, recording progress after every block; `place` says where a path is. Returns the
+    final state."""
     state = read_state(target)  # again: another process may have filled it while we waited for the lock
-    if repaired(state, folder, card, size):
+    if repaired(state, place, card, size):
         state = {"next": 0, "bad": {}}  # rows follow one another, so a mended image moves all behind it
     row_bytes = card.channels * size * size
     need, free = (len(paths) - state["next"]) * (row_bytes + 32), free_bytes(target)
@@ -105,7 +108,7 @@ def fill(name, target, folder, paths, card, size):
     ):
         for start in range(state["next"], len(paths), BLOCK):
             block = paths[start : start + BLOCK]
-            found = list(threads.map(lambda path: attempt(folder / path, card, size), block))
+            found = list(threads.map(lambda path: attempt(place(path), card, size), block))
             good = [image for image in found if not isinstance(image, str)]
             for file, array in ((pixels, np.array(good, np.uint8)), (hashes, pixel_hashes(good))):
                 file.write(array.tobytes())
