@@ -67,6 +67,7 @@ def make_key(stage, cfg, inputs) -> Key:
     modules = list(ENTRIES[stage])
     if stage == "pretrain":
         modules += method_modules(cfg.method, cfg.wrap)
+        refuse_arguments(cfg.method, cfg.method_args, cfg.wrap)  # here, as planning and notebooks both make the key
     else:
         parameters["label_seed"] = cfg.label_seed
     code = code_slice(modules)
@@ -129,16 +130,48 @@ def code_slice(modules) -> dict:
 
 def method_modules(method, wrap=()) -> list:
     """The modules of a method and of the add-ons around it, read off the dicts METHODS and WRAPPERS."""
+    return [module for _, _, module, _ in _classes(method, wrap)]
+
+
+def refuse_arguments(method, method_args, wrap=()):
+    """ValueError, one line, for an argument that a method or add-on does not take, or text where it takes a number."""
+    for (what, name, module, cls), given in zip(_classes(method, wrap), [method_args, *wrap], strict=True):
+        takes = _takes(module, cls)
+        for key, value in given.items():
+            if takes is None or what == "wrap" and key == "name":
+                continue
+            if key not in takes:
+                raise ValueError(f"{what} {name!r} takes no {key!r}; it takes: {', '.join(takes) or 'nothing'}")
+            if isinstance(value, str) and type(takes[key]) in (int, float):
+                raise ValueError(f"{what} {name!r}: {key} {value!r} is text, not a number "
+                                 "(in YAML write 1.0e-3, not 1e-3)")
+
+
+def _classes(method, wrap):
+    """(what, name, module, class) of a method and of the add-ons around it."""
     origin = {alias.asname or alias.name: node.module for node in _registry().body if isinstance(node, ast.ImportFrom)
               for alias in node.names}
     tables = {node.targets[0].id: node.value for node in _registry().body if isinstance(node, ast.Assign)}
-    modules = []
+    found = []
     for table, what, name in [("METHODS", "method", method), *(("WRAPPERS", "wrap", add.get("name")) for add in wrap)]:
         known = {key.value: value.id for key, value in zip(tables[table].keys, tables[table].values, strict=True)}
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ValueError(f"{what} {name!r} is unknown; there are: {', '.join(known) or 'none'}")
-        modules.append(origin[known[name]].removeprefix("ssl_core."))
-    return modules
+        found.append((what, name, origin[known[name]].removeprefix("ssl_core."), known[name]))
+    return found
+
+
+def _takes(module, cls):
+    """Argument → default of a class's own __init__, of those that have one; None where it is not written there."""
+    for node in _tree(_file(module)).body:
+        if isinstance(node, ast.ClassDef) and node.name == cls:
+            for function in node.body:
+                if isinstance(function, ast.FunctionDef) and function.name == "__init__" and not function.args.kwarg:
+                    named = function.args.args[len(function.args.args) - len(function.args.defaults):]
+                    defaults = [value.value if isinstance(value, ast.Constant) else None
+                                for value in function.args.defaults]
+                    return {a.arg: value for a, value in zip(named, defaults, strict=True) if a.arg != "n"}
+    return None
 
 
 def _registry():

@@ -1,6 +1,7 @@
 """What is in a key and what is not: the code that shapes a stage, its parameters, its inputs."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from toy_configs import INPUTS, finetune, pretrain, probe
 
 from ssl_core import keys
+from ssl_core.methods import METHODS
 from ssl_core.nb import cells_of
 
 
@@ -93,6 +95,28 @@ def test_what_is_wrapped_around_a_method_belongs_to_its_code(package):
         keys.method_modules("mae", [{"name": "balance"}])
     with pytest.raises(ValueError, match="'moco' is unknown; there are: simclr, mae"):
         keys.method_modules("moco")
+
+
+@pytest.mark.parametrize("cfg, message", [
+    ({"method_args": {"temperature": 1}},
+     "method 'simclr' takes no 'temperature'; it takes: tau, tau_cosine, projector, projector_norm"),
+    ({"method_args": {"tau": "1e-1"}}, r"method 'simclr': tau '1e-1' is text, not a number \(in YAML write 1.0e-3"),
+    ({"method": "rotnet", "method_args": {"tau": 1}}, "method 'rotnet' takes no 'tau'; it takes: nothing"),
+    ({"wrap": [{"name": "bcl", "strength": 1}]}, "wrap 'bcl' takes no 'strength'; it takes: beta, k, level, vary, inv"),
+    ({"wrap": [{"name": "bcl"}, {"name": "intermediate", "tap": 1}]}, "wrap 'intermediate' takes no 'tap'; it takes: "),
+    ({"wrap": [{"name": ["bcl"]}]}, r"wrap \['bcl'\] is unknown; there are: bcl, intermediate"),
+    ({"wrap": [{"k": 1}]}, "wrap None is unknown"),
+])
+def test_an_argument_that_no_class_takes_is_refused_without_importing_it(cfg, message):
+    with pytest.raises(ValueError, match=message) as error:
+        keys.make_key("pretrain", pretrain(**cfg), INPUTS)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_argument_of_a_method_may_be_given(name):
+    takes = [a for a in inspect.signature(METHODS[name]).parameters if a not in ("encoder", "augment", "n")]
+    keys.refuse_arguments(name, dict.fromkeys(takes))
 
 
 def changed(stage, one, other, **inputs):
