@@ -208,7 +208,9 @@ def load(name_or_path, size=None):
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: {error}{where_to_get(card)}") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        where = "" if str(folder) in said else f"; the data are in {folder}"
+        raise ConfigError(f"{path}: {said}{where}") from None
     if images is None:
         images, hashes, bad = store.decoded(name, folder, listing.paths, card, size)
     keep = np.array([p not in bad for p in listing.paths])

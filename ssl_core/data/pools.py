@@ -145,10 +145,21 @@ def parts(data, test_fraction=0.2, val_fraction=0.0, seed=0):
         held_out[name] = np.flatnonzero(chosen & known)
         if len(held_out[name]) or name == "test":
             notes.append(describe(data, name, held_out[name], official.any(), seed))
+        refuse_leak(data, name, members)
         if official.any() and (shared := int((members & ~official).sum())):
             notes.append(f"{shared:,} images outside the official {name} part share a group with it and are left out.")
         free &= ~members
     return free, held_out["val"], held_out["test"], notes
+
+
+def refuse_leak(data, name, members):
+    """ValueError when most official training images share a group with the official part `name`: nothing to mend."""
+    train = data.part == "train"
+    if (shared := int((members & train).sum())) > train.sum() / 2:
+        raise ValueError(
+            f"{data.name}: the official split leaks: {shared:,} of {train.sum():,} training images share a group with "
+            f'the {name} part; in the card set `parts: {{train: "", val: "", test: ""}}`, and whole groups are drawn'
+        )
 
 
 def choose_groups(data, among, fraction, seed):
