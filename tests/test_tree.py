@@ -17,8 +17,9 @@ MODULES = sorted((ROOT / "ssl_core").rglob("*.py"))
 
 # A module imports from its own layer and from those before it, never from those after it.
 LAYERS = ("files", "config", "presets", "table", "data", "augment_ops", "augment", "randaugment", "encoders",
-          "weights", "methods", "train", "evaluate", "keys", "provenance", "runs", "analysis", "notebook", "nb",
-          "states", "plan", "cost", "measure", "report", "live", "engine", "cli", "__main__")
+          "foreign", "weights", "methods", "train", "evaluate", "keys", "provenance", "load_me", "runs", "finished",
+          "predict", "analysis", "notebook", "nb", "states", "plan", "cost", "measure", "report", "live", "engine",
+          "cli", "__main__")
 
 
 def git(*arguments):

@@ -1,0 +1,129 @@
+"""Finished runs to be used on other images: their encoder, their head, and how their images came to their pixels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from ssl_core.config import ConfigError, FinetuneConfig, ProbeConfig
+from ssl_core.data import load
+from ssl_core.data.cards import Card, read_card
+from ssl_core.data.pools import pools
+from ssl_core.evaluate.features import extract, weights_hash
+from ssl_core.files import root, sha256_file
+from ssl_core.keys import fingerprint
+from ssl_core.runs import damage, read_run
+from ssl_core.table import read_text
+
+ENOUGH = 5000  # of the study's images, where features have to be computed anew
+
+
+def encoder_file(path):
+    """An encoder file, or the folder of the run that left one → (file, run.json or {})."""
+    path = Path(path)
+    file = path / "encoder.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        hint = "; it is a probe: give its pretraining, or use predict" if (path / "model.json").exists() else ""
+        raise ConfigError(f"{path}: no encoder there; give an encoder.safetensors, or a run's folder that holds "
+                          f"one{hint}")
+    return file, next(filter(None, map(read_run, file.resolve().parents[:3])), {})
+
+
+def pixels_for(record, size):
+    """How a run's images came to their pixels → (size, channels, geometry, window, group as a dict, how it is known).
+
+    record: run.json, or {}; size: what the encoder was made for. Runs of before this was recorded take it from the
+    card as it is now; where there is no card either, images are cropped to a square and read as colour.
+    """
+    if record.get("images"):
+        return record["images"], "as the run's images"
+    parameters = record.get("parameters", {})
+    card, said = {}, "not known from a run: short side to size, centre kept, in colour"
+    if dataset := parameters.get("dataset", ""):
+        try:
+            card = read_card(root() / dataset if dataset.endswith((".yaml", ".yml")) else dataset).model_dump()
+            said = f"as the card {Path(dataset).stem} says now"
+        except ConfigError:
+            pass  # the card is gone, which is said
+    plain = {key: card.get(key, Card.model_fields[key].default) for key in ("geometry", "window", "group")}
+    return {"size": parameters.get("image_size", size), "channels": card.get("channels") or 3, **plain}, said
+
+
+def header_key(file):
+    """The key of the run that made an encoder file."""
+    with safe_open(file, framework="np") as header:
+        return json.loads(header.metadata()["encoder"])["key"]
+
+
+def open_head(folder, protocol="", budget=None):
+    """The head of a finished run → dict: cell, arrays for `apply_probe`, encoder (a path), record, model.
+
+    protocol: linear or finetune, whichever the run has; budget: by default the largest. Raises ConfigError.
+    """
+    folder = Path(folder)
+    record, wrong = read_run(folder), damage(folder)
+    if wrong or not (folder / "model.json").exists() or record.get("stage") not in ("probe", "finetune"):
+        raise ConfigError(f"{folder}: no finished probe or fine-tuning ({wrong or 'no model.json'}); give its folder "
+                          "under outputs/STUDY/runs/probe or runs/finetune")
+    if record["stage"] == "probe" and not record["parameters"]["run"]:
+        raise ConfigError(f"{folder.name}: floors rest on no encoder; give the probe of a pretraining")
+    if protocol == "knn":
+        raise ConfigError(f"{folder.name}: knn has no head, its model would be all labelled images; take --protocol "
+                          "linear")
+    model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    tensors, heads = load_file(folder / "head.safetensors"), {}
+    for cell in sorted({name.rpartition("/")[0] for name in tensors}):
+        row = read_text(folder / "cells" / f"{cell}.csv").iloc[0]
+        if protocol in ("", row.protocol):
+            heads[float(row.budget)] = cell
+    if not heads:
+        raise ConfigError(f"{folder.name}: no head of {protocol or 'any protocol'}; its protocols are "
+                          f"{', '.join(record['parameters'].get('protocols', ['finetune']))}, and knn has none")
+    budget = max(heads) if budget is None else budget
+    if budget not in heads:
+        raise ConfigError(f"--budget {budget:g}: {folder.name} has {', '.join(f'{b:g}' for b in sorted(heads))}")
+    cell = heads[budget]
+    arrays = {name.rpartition("/")[2]: tensors[name] for name in tensors if name.rpartition("/")[0] == cell}
+    return {"cell": cell, "arrays": {"mean": 0.0, "scale": 1.0} | arrays, "model": model, "record": record,
+            "encoder": encoder_of(folder, record, model["cells"][cell])}
+
+
+def encoder_of(folder, record, about):
+    """The encoder file that a head was fitted on; ConfigError when it is gone, or another by now."""
+    if "encoder" in about:
+        return folder / about["encoder"]
+    run = record["parameters"]["run"]
+    places = [root() / run, folder.resolve().parents[1] / "pretrain" / Path(run).name]
+    file = next((place / "encoder.safetensors" for place in places if (place / "encoder.safetensors").is_file()), None)
+    if file is None:
+        raise ConfigError(f"{folder.name}: its encoder is not there: {run}/encoder.safetensors")
+    if sha256_file(file) != record["below"].get("run", sha256_file(file)):
+        raise ConfigError(f"{folder.name}: {run} holds another encoder than the one that was probed; run the study "
+                          "again")
+    return file
+
+
+def study_features(folder, record, encoder):
+    """h of a run's labelled images and of its test images, from features.npz or else from the data; ConfigError in
+    words where neither is at hand."""
+    folder = Path(folder)
+    if (folder / "features.npz").exists():
+        with np.load(folder / "features.npz", allow_pickle=False) as kept:
+            h, origin = kept["h"], str(kept["origin"])
+        with np.load(next(iter(sorted(folder.glob("cells/*.npz")))), allow_pickle=False) as kept:
+            n_test = len(kept["labels"])
+        if origin.split()[0] == weights_hash(encoder):
+            return h[:-n_test], h[-n_test:]
+    cfg = {"probe": ProbeConfig, "finetune": FinetuneConfig}[record["stage"]](**record["parameters"])
+    try:
+        data = load(root() / cfg.dataset if cfg.dataset.endswith((".yaml", ".yml")) else cfg.dataset, cfg.image_size)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"its images are not at hand ({' '.join(str(error).split())})") from None
+    parts = pools(data, **cfg.pool_arguments())
+    if [fingerprint(at) for at in (parts.labelled, parts.test)] != [record["parts"]["inputs"][name]
+                                                                     for name in ("labelled", "test")]:
+        raise ConfigError("its images are others by now")
+    some = [at[::-(-len(at) // ENOUGH)] for at in (parts.labelled, parts.test)]
+    return tuple(extract(encoder, data.images[at]) for at in some)
