@@ -47,7 +47,7 @@ def decoded(name, folder, paths, card, size):
 def store_key(folder, paths, card, size):
     """12 hexadecimal digits of everything that decides the pixels."""
     state = hashlib.sha256(repr((VERSION, card.channels, size, card.geometry, card.window)).encode())
-    for path in paths if not card.lmdb else [card.lmdb, *paths]:
+    for path in [card.lmdb, f"{card.lmdb}/data.mdb", *paths] if card.lmdb else paths:
         try:
             stat = os.stat(folder / path)
             state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
