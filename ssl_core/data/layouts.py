@@ -6,6 +6,8 @@ A `Listing` holds what the files say, in words; `cards.load` turns words into nu
 import gzip
 import hashlib
 import re
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,8 +199,13 @@ def list_npz(folder, card):
     source = folder / card.file
     if not source.is_file():
         raise FileNotFoundError(f"file: there is no {card.file or 'npz'} in {folder}")
-    with np.load(source, allow_pickle=False) as arrays:
-        arrays = {name: arrays[name] for name in arrays.files}
+    try:
+        with zipfile.ZipFile(source):  # which an npz is; of anything else numpy would say that it holds pickles
+            pass
+        with np.load(source, allow_pickle=False) as arrays:
+            arrays = {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"file: {source} is broken ({error}); fetch it again") from None
     pieces = [part for part in PARTS if f"{part}_images" in arrays]
     if not pieces:
         raise ValueError(f"file: {card.file} holds {', '.join(arrays)}; expected train_images, train_labels, test_…")
