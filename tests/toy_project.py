@@ -10,8 +10,8 @@ from toy_configs import finetune, pretrain, probe
 import ssl_core
 
 PRETENDED = {  # the code that shapes results is a line each, to be edited
-    "augment": "A = 1", "encoders": "E = 1", "train": "T = 1", "analysis/__init__": "", "analysis/plots": "P = 1", "analysis/panel": "",
-    "analysis/compare": "", "analysis/alarms": "", "notebook": "",
+    "augment": "A = 1", "encoders": "E = 1", "train": "T = 1", "analysis/__init__": "", "analysis/plots": "P = 1",
+    "analysis/panel": "", "analysis/compare": "", "analysis/alarms": "", "notebook": "",
     "methods/__init__": "from ssl_core.methods.simclr import SimCLR\nfrom ssl_core.methods.mae import MAE\n"
                         "METHODS = {'simclr': SimCLR, 'mae': MAE}\n",
     "methods/simclr": "SimCLR = 1\nTAU = 0.5\n", "methods/mae": "MAE = 1\n", "evaluate/__init__": "",
