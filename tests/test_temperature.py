@@ -10,7 +10,7 @@ from test_methods import draw_images, draw_views, make
 from ssl_core import train
 from ssl_core.methods.base import Contrastive, cosine_tau
 
-ALL = ["simclr", "lotar", "dcl", "dclw"]
+ALL = ["simclr", "lotar", "dcl", "dclw", "sdclr", "moco"]
 
 
 @pytest.mark.parametrize("period", [4, 400])
