@@ -72,7 +72,8 @@ def run(arguments):
     from ssl_core.plan import make_plan
 
     plan = make_plan(study, arguments.accept_older_code)
-    print(plan_table(plan, arguments.jobs or study.resources.jobs))
+    notes = unfit(plan)
+    print(plan_table(plan, arguments.jobs or study.resources.jobs), *notes, sep="\n")
     if arguments.why:
         for job in plan.to_run:
             print(f"{job.stage} {job.name}: {job.why}")
@@ -81,6 +82,15 @@ def run(arguments):
             print(papermill_command(job))
     if arguments.measure:
         print(measured_table(plan))
+
+
+def unfit(plan) -> list:
+    """What is to be said of pretrainings that are to run; ConfigError where one cannot be put together."""
+    if not any(job.stage == "pretrain" for job in plan.to_run):
+        return []  # spares the seconds that torch takes to import
+    from ssl_core.measure import refuse_unfit
+
+    return refuse_unfit(plan)
 
 
 def plan_table(plan, at_once) -> str:

@@ -4,11 +4,13 @@ The three run configurations have no defaults: their defaults are the parameters
 (`10_pretrain`, `20_probe`, `30_finetune`), and a study gives only what differs from that cell.
 """
 
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=1)]
@@ -33,6 +35,27 @@ class ConfigError(ValueError):
     """A value that a study or a parameters cell may not have; the message is one line."""
 
 
+def add_ons(value):
+    """A list of add-ons, as it is; ValueError where one is bare text or has no name."""
+    if not (isinstance(value, list) and all(isinstance(v, dict) and isinstance(v.get("name"), str) for v in value)):
+        raise ValueError(f"{value!r} is no list of add-ons, each with its name; write [{{name: bcl}}]")
+    return value
+
+
+def arguments(values):
+    """Arguments, as they are; ValueError where a number was written so that YAML reads text."""
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", item):
+                raise ValueError(f"{name}: {item!r} is text, not a number {IN_YAML}")
+    return values
+
+
+IN_YAML = "(in YAML write 1.0e-3, not 1e-3)"
+AddOns = Annotated[list[dict[str, Any]], BeforeValidator(add_ons)]
+Arguments = Annotated[dict[str, Any], AfterValidator(arguments)]
+
+
 class Cell(NamedTuple):
     """One evaluated point of a job: `source` is "encoder" or the name of a floor."""
 
@@ -49,7 +72,7 @@ class Values(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(explain(error, type(self).__name__)) from None
+            raise ConfigError(explain(error, type(self))) from None
 
     def __repr__(self):
         """One `name = value` per line: what an executed report shows."""
@@ -101,9 +124,9 @@ class PretrainConfig(RunConfig):
 
     method: str
     method_args: dict[str, Any]
-    wrap: list[dict[str, Any]]  # add-ons around the method, innermost first, each {"name": …} with its arguments
+    wrap: AddOns  # add-ons around the method, innermost first, each {"name": …} with its arguments
     encoder: str  # a timm name
-    encoder_args: dict[str, Any]
+    encoder_args: Arguments
     stem: Literal["default", "cifar"]
     normalisation: Literal["none", "imagenet", "half", "dataset"]
     init: str  # random, imagenet, efficientnet_lite0, TIMM_NAME=FILE, an encoder file, or the folder of another run
@@ -111,7 +134,7 @@ class PretrainConfig(RunConfig):
     optimiser: Literal["adamw", "sgd", "lars"]
     lr: Positive
     weight_decay: Annotated[float, Field(ge=0)]
-    optimiser_args: dict[str, Any]
+    optimiser_args: Arguments
     batch: Annotated[int, Field(ge=2)]
     epochs: Count
     steps: Count
@@ -144,7 +167,7 @@ class ProbeConfig(RunConfig):
     run: str  # folder of a pretraining; empty for the floors
     floors: list[Floor]
     encoder: str  # the network of the floor `random`
-    encoder_args: dict[str, Any]
+    encoder_args: Arguments
     stem: Literal["default", "cifar"]
     normalisation: Literal["none", "imagenet", "half", "dataset"]
     weights: str  # a file or timm name for the floor `imagenet`
@@ -169,7 +192,7 @@ class FinetuneConfig(RunConfig):
 
     run: str  # folder of a pretraining; empty trains from scratch (the supervised floor)
     encoder: str
-    encoder_args: dict[str, Any]
+    encoder_args: Arguments
     stem: Literal["default", "cifar"]
     normalisation: Literal["none", "imagenet", "half", "dataset"]
     recipe: str
@@ -268,9 +291,9 @@ class Arm(Values):
     preset: str | None = None  # a published recipe, NAME or FILE/NAME, of params/presets; what the arm says itself wins
     ratios: list[Ratio] | None = None  # only these ratios of the study, for an arm that costs too much for all
     method_args: dict[str, Any] | None = None
-    wrap: list[dict[str, Any]] | None = None
+    wrap: AddOns | None = None
     encoder: str | None = None
-    encoder_args: dict[str, Any] | None = None
+    encoder_args: Arguments | None = None
     stem: Literal["default", "cifar"] | None = None
     normalisation: Literal["none", "imagenet", "half", "dataset"] | None = None
     init: str | None = None
@@ -278,7 +301,7 @@ class Arm(Values):
     optimiser: Literal["adamw", "sgd", "lars"] | None = None
     lr: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
-    optimiser_args: dict[str, Any] | None = None
+    optimiser_args: Arguments | None = None
     batch: Annotated[int, Field(ge=2)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
@@ -353,20 +376,24 @@ def load_study(path) -> Study:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def explain(error: ValidationError, where: str) -> str:
+def explain(error: ValidationError, model: type[Values]) -> str:
     """The first thing wrong, in one line, and how many others there are."""
     problems = error.errors()
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"]) or where
-    value = first["input"]
+    value, place = first["input"], [str(part) for part in first["loc"]]
+    if len(place) == 2 and isinstance(value, dict) and isinstance(value.get("name"), str):
+        place[1] = value["name"]  # arms.simclr says more than arms.0
+    key = ".".join(place) or model.__name__
     if first["type"] == "extra_forbidden":
-        text = f"{key}: unknown key"
+        near = get_close_matches(place[-1], model.model_fields, 1)
+        text = f"{key}: unknown key" + (f"; near it: {near[0]}" if near and len(place) == 1 else "")
     elif first["type"] == "missing":
         text = f"{key}: missing"
     elif isinstance(value, str) and first["type"] in ("float_type", "int_type"):
-        text = f"{key}: {value!r} is text, not a number (in YAML write 1.0e-3, not 1e-3)"
+        text = f"{key}: {value!r} is text, not a number {IN_YAML}"
     elif isinstance(value, str) and first["type"] in ("list_type", "dict_type"):
-        text = f"{key}: {value!r} is text, not a list or mapping (with papermill write -y '{key}: {value}')"
+        kind, written = ("list", f"[{value}]") if first["type"] == "list_type" else ("mapping", "{NAME: VALUE}")
+        text = f"{key}: {value!r} is text, not a {kind}; write {written} (for papermill -y '{key}: {written}')"
     elif first["type"] == "value_error":
         text = f"{first['ctx']['error']}" if not first["loc"] else f"{key}: {first['ctx']['error']}"
     else:

@@ -111,7 +111,8 @@ def _source(name, value):
         return json.loads((path / "done.json").read_text(encoding="utf-8"))["key"]
     if path.is_file():
         return sha256_file(path)[:12]
-    raise ValueError(f"{name}: there is no run and no file {value}")
+    others = "; give random, imagenet, TIMM_NAME=FILE, an encoder file, a run's folder or another arm's name"
+    raise ValueError(f"{name}: there is no run and no file {value}{others if name == 'init' else ''}")
 
 
 # --- the code of a stage ----------------------------------------------------------------------------------------------

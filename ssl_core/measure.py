@@ -1,19 +1,72 @@
-"""What a pretraining would cost on this machine: a few steps of it, timed, and the memory they need."""
+"""Whether a pretraining can be put together, and what it would cost here: some steps, timed, and their memory."""
 
 import time
 import warnings
 
 import psutil
+import timm
 import torch
 from timm.optim import create_optimizer_v2
 
 from ssl_core import methods
 from ssl_core.augment import Augment
-from ssl_core.encoders import build_encoder, pixel_statistics
+from ssl_core.config import ConfigError
+from ssl_core.encoders import build_encoder, load_strictly, pixel_statistics
 from ssl_core.train import OPTIMISERS, autocast, on_device, use_device
+from ssl_core.weights import fitted, start_from
 
 WARM_UP = 2  # steps that are not counted
 LARGEST = 8192  # batches are not tried beyond it
+
+
+def refuse_unfit(plan) -> list:
+    """Put the pretraining of each arm together once, without training it; what was warned of, a line each.
+
+    So that a recipe, encoder, method, add-on, optimiser or init that cannot be had, or two that do not go together, end
+    the plan and not a job. Raises ConfigError, one line.
+    """
+    jobs, notes = {}, []
+    for job in plan.to_run:
+        if job.stage == "pretrain" and job.n_unlabelled < getattr(jobs.get(job.cfg.arm), "n_unlabelled", float("inf")):
+            jobs[job.cfg.arm] = job
+    for arm, job in jobs.items():
+        cfg = job.cfg
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                encoder = build_encoder(cfg, cfg.seed, *((0.5,) * 3,) * 2 * (cfg.normalisation == "dataset"))
+                check_init(cfg, encoder, job.needs)
+                build_optimiser(cfg, build_method(cfg, encoder, job.n_unlabelled))
+            except Exception as error:  # a class may meet what it cannot take in any way
+                said = " ".join(str(error).split())
+                told = said if isinstance(error, ValueError) else f"an argument does not fit: {said}"
+                raise ConfigError(f"arms.{arm}: {told}") from error
+        notes += [f"arms.{arm}: {warning.message}" for warning in warned if warning.category is UserWarning]
+    return notes
+
+
+def check_init(cfg, encoder, above):
+    """ValueError where the weights that `init` names are another network's; ImageNet's are not fetched for that."""
+    if above:
+        if differ := [name for name in ("encoder", "encoder_args", "stem")
+                      if getattr(cfg, name) != getattr(above[0].cfg, name)]:
+            raise ValueError(f"init {above[0].cfg.arm!r}: that arm has another {differ[0]}; give both the same network")
+    elif cfg.init == "imagenet":
+        like = fitted(timm.create_model(cfg.encoder).state_dict(), encoder.backbone)
+        load_strictly(encoder.backbone, like, f"init 'imagenet': with encoder_args {cfg.encoder_args} {cfg.encoder} is "
+                      "not the network that ImageNet's weights belong to")
+    else:
+        start_from(encoder, cfg.init)
+
+
+def build_method(cfg, encoder, n):
+    return methods.build(cfg.method, encoder, Augment(cfg.recipe, cfg.image_size), n, cfg.seed, cfg.wrap,
+                         **cfg.method_args)
+
+
+def build_optimiser(cfg, method):
+    return create_optimizer_v2(method, OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay,
+                               **cfg.optimiser_args)
 
 
 def measure(cfg, images, steps=10):
@@ -28,10 +81,8 @@ def measure(cfg, images, steps=10):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the notebook says what is to be said of the stem
         encoder = build_encoder(cfg, cfg.seed, *statistics)
-    method = methods.build(cfg.method, encoder, Augment(cfg.recipe, cfg.image_size), len(images), cfg.seed,
-                           cfg.wrap, **cfg.method_args).to(device, memory_format=torch.channels_last).train()
-    optimiser = create_optimizer_v2(method, OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay,
-                                    **cfg.optimiser_args)
+    method = build_method(cfg, encoder, len(images)).to(device, memory_format=torch.channels_last).train()
+    optimiser = build_optimiser(cfg, method)
     images, batch = on_device(images, device), min(cfg.batch, len(images))
     for done in range(WARM_UP + steps):
         if done == WARM_UP:

@@ -151,8 +151,14 @@ def preset(method, name) -> dict:
             if found.method != method:
                 raise ConfigError(f"preset {name!r} is one of method {found.method}, not of {method}")
             return found.values
-    there = [p.name if p.file == method else f"{p.file}/{p.name}" for p in all_presets() if p.method == method]
-    raise ConfigError(f"preset {name!r} is unknown; for method {method} there are: {', '.join(there) or 'none'}")
+    raise ConfigError(f"preset {name!r} is unknown; for method {method} there are: "
+                      f"{', '.join(names_for(method)) or 'none'}")
+
+
+def names_for(method) -> list:
+    """What an arm of `method` may give as its preset, those in the method's own file first."""
+    mine = sorted((p for p in all_presets() if p.method == method), key=lambda p: p.file != method)
+    return [p.name if p.file == method else f"{p.file}/{p.name}" for p in mine]
 
 
 def values_of(arm) -> dict:

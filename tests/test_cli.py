@@ -57,6 +57,38 @@ def test_a_wrong_study_is_one_line_and_exit_2(study, capsys, changes, message):
     assert message in said.err and said.err.count("\n") == 1 and said.out == ""
 
 
+@pytest.mark.parametrize("arm, message", [
+    ({"stpes": 3}, "toy.yaml: arms.a: stpes: unknown key; near it: steps"),
+    ({"lr": "1e-3"}, "arms.a: lr: '1e-3' is text, not a number (in YAML write 1.0e-3"),
+    ({"optimiser_args": {"betas": [0.9, "95e-2"]}}, "arms.a: optimiser_args: betas: '95e-2' is text, not a number"),
+    ({"encoder_args": "avg"}, "arms.a: encoder_args: 'avg' is text, not a mapping; write {NAME: VALUE}"),
+    ({"ratios": "10"}, "arms.a: ratios: '10' is text, not a list; write [10]"),
+    ({"wrap": "bcl"}, "arms.a: wrap: 'bcl' is no list of add-ons, each with its name; write [{name: bcl}]"),
+    ({"wrap": [{"k": 2}]}, "arms.a: wrap: [{'k': 2}] is no list of add-ons"),
+    ({"preset": "papr"}, "arms.a: preset 'papr' is unknown; for method simclr there are: "),
+    ({"init": "imagnet"}, "arms.a: init: there is no run and no file imagnet; give random, imagenet, TIMM_NAME=FILE"),
+    ({"init": "imagenet", "stem": "default", "encoder_args": {"channels": [8, 8, 8, 8]}},
+     "arms.a: init 'imagenet': with encoder_args {'channels': [8, 8, 8, 8]} resnet10t is not the network"),
+    ({"init": "b", "encoder": "resnet18"}, "arms.a: init 'b': that arm has another encoder; give both the same"),
+    ({"recipe": "simclr_smal"}, "arms.a: recipe 'simclr_smal' is unknown: choose one of none, weak,"),
+    ({"encoder": "resnet1O"}, "arms.a: encoder 'resnet1O' is not a timm model; near it: "),
+    ({"encoder_args": {"chanels": 8}}, "arms.a: encoder 'resnet10t' does not take these encoder_args"),
+    ({"optimiser_args": {"beta": 1}}, "arms.a: an argument does not fit: AdamW"),
+    ({"method_args": {"projector": 128}}, "arms.a: an argument does not fit: "),
+    ({"method": "mae"}, "arms.a: MAE needs a vision transformer"),
+])
+def test_an_arm_that_cannot_be_put_together_ends_the_plan_in_one_line(study, capsys, arm, message):
+    arms = [{"name": "a", "method": "simclr"} | arm, {"name": "b", "method": "simclr", "lr": 0.5}]
+    assert main(["run", study(arms=arms), "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
+def test_a_dry_run_passes_on_what_a_network_is_warned_of(study, capsys):
+    assert main(["run", study(arms=[{"name": "a", "method": "simclr", "stem": "default"}]), "--dry-run"]) == 0
+    assert "arms.a: resnet10t keeps its ImageNet stem at 8 px" in capsys.readouterr().out
+
+
 def test_other_mistakes_are_one_line_too(study, capsys):
     assert main(["run", "nowhere.yaml"]) == 2
     assert "nowhere.yaml: no such study" in capsys.readouterr().err

@@ -104,8 +104,8 @@ def test_what_is_wrapped_around_a_method_belongs_to_its_code(package):
     ({"method": "rotnet", "method_args": {"tau": 1}}, "method 'rotnet' takes no 'tau'; it takes: nothing"),
     ({"wrap": [{"name": "bcl", "strength": 1}]}, "wrap 'bcl' takes no 'strength'; it takes: beta, k, level, vary, inv"),
     ({"wrap": [{"name": "bcl"}, {"name": "intermediate", "tap": 1}]}, "wrap 'intermediate' takes no 'tap'; it takes: "),
-    ({"wrap": [{"name": ["bcl"]}]}, r"wrap \['bcl'\] is unknown; there are: bcl, intermediate"),
-    ({"wrap": [{"k": 1}]}, "wrap None is unknown"),
+    ({"wrap": [{"name": ["bcl"]}]}, r"wrap: \[{'name': \['bcl'\]}\] is no list of add-ons"),
+    ({"wrap": [{"k": 1}]}, "wrap: .* is no list of add-ons, each with its name"),
 ])
 def test_an_argument_that_no_class_takes_is_refused_without_importing_it(cfg, message):
     with pytest.raises(ValueError, match=message) as error:
