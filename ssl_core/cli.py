@@ -1,6 +1,7 @@
 """python -m ssl_core: one function per verb. What is heavy is imported inside, so that --help answers at once."""
 
 import argparse
+import contextlib
 import shlex
 import sys
 
@@ -29,7 +30,7 @@ def parser():
     def verb(function, **arguments):
         sub = verbs.add_parser(function.__name__, help=function.__doc__.splitlines()[0], description=function.__doc__)
         for name, options in arguments.items():
-            flag = name if name in ("study", "name") else "--" + name.replace("_", "-")
+            flag = name if name in ("study", "name", "encoder", "run") else "--" + name.replace("_", "-")
             sub.add_argument(flag, **options)
         sub.set_defaults(verb=function)
 
@@ -47,6 +48,19 @@ def parser():
          group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern (?P<group>...) for paths"},
          replace=switch | {"help": "write over files that say something else"})
     verb(report, study={"metavar": "STUDY.yaml"})
+    images = {"metavar": "FOLDER|CSV", "required": True, "help": "a folder of images, or a CSV with a column path"}
+    machine = {"device": {"default": "auto", "choices": ("auto", "cpu", "cuda", "mps"), "help": "what computes"},
+               "threads": {"type": int, "default": 0, "metavar": "N", "help": "CPU threads, instead of all"}}
+    verb(embed, encoder={"metavar": "ENCODER", "help": "an encoder.safetensors, or the folder of a pretraining"},
+         images=images, out={"metavar": "FEATURES.npz", "required": True, "help": "where the features go"}, **machine)
+    verb(predict, run={"metavar": "RUN", "help": "the folder of a finished probe or fine-tuning"}, images=images,
+         out={"metavar": "SCORES.csv", "required": True, "help": "one row per image; SCORES_slides.csv per slide"},
+         budget={"type": float, "metavar": "B", "help": "the share of labels of the head, instead of the largest"},
+         protocol={"default": "", "choices": ("linear", "finetune", "knn"), "help": "instead of the one that the run "
+                   "has"},
+         specificity={"type": int, "default": 90, "choices": (90, 95), "help": "whose threshold decides `label`"},
+         group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern (?P<group>...) for paths: the "
+                "slide or patient, instead of the study's rule"}, **machine)
     verb(datasets)
     verb(methods, name={"metavar": "NAME", "nargs": "?", "help": "where each constant of its presets comes from"},
          markdown=switch | {"help": "the presets of all methods, as docs/methods.md has them"})
@@ -181,6 +195,50 @@ def report(arguments):
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def embed(arguments):
+    """Features of an encoder for images of any size, in a folder or CSV; for research use only.
+
+    An .npz without pickles: h (n, D), paths, the encoder's key, and which images could not be read.
+    """
+    from ssl_core import predict
+
+    with in_one_line():
+        predict.embed(arguments.encoder, arguments.images, arguments.out, device_of(arguments))
+
+
+def predict(arguments):
+    """Scores of a finished probe or fine-tuning for new images, per image and per slide; for research use only.
+
+    Columns: path, group, a probability per class, label, how unlike the training images (percentile of the distance to
+    the tenth nearest labelled one among that of the study's test images), problem. Images that cannot be read are
+    listed, at the end.
+    """
+    from ssl_core import predict
+
+    with in_one_line():
+        predict.predict(arguments.run, arguments.images, arguments.out, device_of(arguments), arguments.protocol,
+                        arguments.budget, arguments.specificity, arguments.group)
+
+
+@contextlib.contextmanager
+def in_one_line():
+    """What is wrong with files or values, as one line and exit code 2."""
+    from ssl_core.config import ConfigError
+
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def device_of(arguments):
+    import os
+
+    from ssl_core.train import use_device
+
+    return use_device(arguments.device, arguments.threads or os.cpu_count() or 1)
 
 
 def datasets(arguments):

@@ -53,8 +53,9 @@ def pixels_for(record, size):
 
 def header_key(file):
     """The key of the run that made an encoder file."""
-    with safe_open(file, framework="np") as header:
-        return json.loads(header.metadata()["encoder"])["key"]
+    with safe_open(file, framework="np") as opened:
+        header = opened.metadata()
+    return json.loads(header["encoder"]).get("key", header.get("key", ""))  # earlier files have an entry of its own
 
 
 def open_head(folder, protocol="", budget=None):
