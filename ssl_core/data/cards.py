@@ -163,7 +163,7 @@ def data_folder(card, path):
     folders = [
         package_folder(root)
         if root.startswith("package:")
-        else path.parent / os.path.expandvars(os.path.expanduser(root))
+        else Path(os.path.normpath(path.parent / os.path.expandvars(os.path.expanduser(root))))
         for root in roots
     ]
     there = [folder.resolve() for folder in folders if folder.is_dir()]
