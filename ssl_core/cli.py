@@ -20,6 +20,9 @@ def main(argv=None) -> int:
         return 2
     except KeyboardInterrupt:
         return 1
+    except BrokenPipeError:  # `head` or `less` has seen enough
+        sys.stdout = None
+        return 1
 
 
 def parser():
@@ -62,7 +65,7 @@ def parser():
          group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern (?P<group>...) for paths: the "
                 "slide or patient, instead of the study's rule"}, **machine)
     verb(datasets)
-    verb(methods, name={"metavar": "NAME", "nargs": "?", "help": "where each constant of its presets comes from"},
+    verb(methods, name={"metavar": "NAME", "nargs": "?", "help": "its presets: where each constant comes from"},
          markdown=switch | {"help": "the presets of all methods, as docs/methods.md has them"})
     verb(schema)
     verb(doctor)
@@ -262,19 +265,30 @@ def datasets(arguments):
 
 
 def methods(arguments):
-    """The methods of pretraining and the add-ons around them, each with its paper; or the presets of one of them."""
+    """The methods of pretraining and the add-ons: paper, arguments, presets; or the presets of one, in full."""
     if arguments.name or arguments.markdown:
         from ssl_core import presets
 
         print(presets.as_markdown() if arguments.markdown else presets.as_text(presets.about(arguments.name)))
         return
-    from ssl_core.methods import METHODS, WRAPPERS
+    import json
+    import textwrap
+    from inspect import signature
 
-    for what, table in (("methods", METHODS), ("add-ons, around any method", WRAPPERS)):
+    from ssl_core.methods import METHODS, WRAPPERS
+    from ssl_core.presets import named
+
+    for what, table in (("methods, with their method_args", METHODS),
+                        ("add-ons around a method that compares two views, for wrap", WRAPPERS)):
         print(f"{what}:")
-        for name, method in table.items():
-            paper = sys.modules[method.__module__].__doc__.split("\n\n")[0]
-            print(f"  {name:12} {' '.join(paper.split())}")
+        for name, cls in table.items():
+            paper = " ".join(sys.modules[cls.__module__].__doc__.split("\n\n")[0].split())
+            takes = ", ".join(f"{p.name} {json.dumps(p.default)}" for p in signature(cls).parameters.values()
+                              if p.default is not p.empty and p.name != "n")
+            for start, text in ((name, paper), ("", f"takes: {takes or 'nothing'}"), ("", f"presets: {named(name)}")):
+                print(textwrap.fill(text, 120, initial_indent=f"  {start:13}", subsequent_indent=" " * 15))
+    print("Where each constant of a preset comes from: python -m ssl_core methods NAME. How an arm uses them: "
+          "docs/studies.md")
 
 
 def schema(arguments):

@@ -170,7 +170,7 @@ class ProbeConfig(RunConfig):
     encoder_args: Arguments
     stem: Literal["default", "cifar"]
     normalisation: Literal["none", "imagenet", "half", "dataset"]
-    weights: str  # a file or timm name for the floor `imagenet`
+    weights: str  # of the floor `imagenet`: efficientnet_lite0 or TIMM_NAME=FILE; empty: none at hand
     protocols: list[Protocol]
     budgets: Annotated[list[Share], Field(min_length=1)]
     budget_seed: Count
@@ -339,7 +339,7 @@ class Study(Values):
     seeds: Annotated[list[Count], Field(min_length=1)] = [0]
     evaluate: Evaluate = Evaluate()
     floors: list[Floor] = ["majority", "colour", "pixels", "random"]
-    weights: str = ""  # where the floor `imagenet` finds its weights
+    weights: str = ""  # of the floor `imagenet`: efficientnet_lite0 or TIMM_NAME=FILE
     resources: Resources = Resources()
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ def refuse_unfit(plan) -> list:
     So that a recipe, encoder, method, add-on, optimiser or init that cannot be had, or two that do not go together, end
     the plan and not a job. Raises ConfigError, one line.
     """
-    jobs, notes = {}, []
+    jobs, notes = {}, {}
     for job in plan.to_run:
         if job.stage == "pretrain" and job.n_unlabelled < getattr(jobs.get(job.cfg.arm), "n_unlabelled", float("inf")):
             jobs[job.cfg.arm] = job
@@ -41,8 +41,9 @@ def refuse_unfit(plan) -> list:
                 said = " ".join(str(error).split())
                 told = said if isinstance(error, ValueError) else f"an argument does not fit: {said}"
                 raise ConfigError(f"arms.{arm}: {told}") from error
-        notes += [f"arms.{arm}: {warning.message}" for warning in warned if warning.category is UserWarning]
-    return notes
+        for text in dict.fromkeys(str(warning.message) for warning in warned if warning.category is UserWarning):
+            notes.setdefault(text, []).append(f"arms.{arm}")
+    return [f"{', '.join(arms)}: {text}" for text, arms in notes.items()]
 
 
 def check_init(cfg, encoder, above):

@@ -23,7 +23,7 @@ PAGE = """# Methods and their presets
 
 Made by `python -m ssl_core methods --markdown > docs/methods.md` from `params/presets/`.
 
-An arm of a study may start from a preset, and what it says beside that wins:
+An arm of a study may start from a preset, and what it says beside that wins ([studies](studies.md) has the other keys):
 
 ```yaml
 arms:
@@ -31,15 +31,34 @@ arms:
   - {name: boosted, method: simclr, preset: bcl/bcl_i}
 ```
 
-`NAME` is looked for in the file of the arm's method, `FILE/NAME` in another file. Arguments are merged key by key. A
-learning rate is that of the batch beside it: an arm that changes `batch` has to say its `lr`, too. What a table
-leaves out comes from the defaults of the method's class and from the parameters cell of
-`notebooks/10_pretrain.ipynb`.
+`NAME` is looked for in the file of the arm's method, `FILE/NAME` in another file. Arguments are merged key by key,
+`wrap` is replaced as a whole. A learning rate is that of the batch beside it: an arm that changes `batch` has to say
+its `lr`, too. What a table leaves out comes from the defaults of the method's class and from the parameters cell of
+`notebooks/10_pretrain.ipynb`. The size of images is the study's. Most presets are meant for hundreds of epochs on a
+GPU: give `epochs` or `steps` of your own for a first look.
+
+{index}
+
+Letters are five published systems that this package re-implements:
+
+| letter | what it studied | paper | code |
+|---|---|---|---|
+| a | cervical cytology, positive to negative 1:1 to 1:10,000 | Liu, Chang, Bai, Chen, Zeng, Quan, Liu, Cheng, \
+Comput. Struct. Biotechnol. J. 2026, doi 10.34133/csbj.0048 | LGBluesky/ICISSRL |
+| b | breast histology: Normal, ADH, DCIS | Kim, Cho, Korea Multimedia Society, spring 2023 | \
+posts of YeongJin96; YeongJin96/SimCLR |
+| c | CIFAR with long tails | the LoTaR thesis, 2023 | andrew15818/SimCLR |
+| d | chest X-rays, fundus, breast histology | Kaku, Upadhya, Razavian, NeurIPS 2021, arXiv 2110.14805 | \
+aakashrkaku/intermdiate_layer_matter_ssl |
+| e | small medical sets | Chattopadhyay et al., ICIP 2023, arXiv 2303.02245 | soumitri2001/SmallDataSSL |
+
+How to read a table: § is a section of the method's paper, `--word` an option of its authors' command, `name.py` a file
+of their code. "*not verified*" marks what was recalled from a paper or inferred and not read in a source. The last
+column is empty where nothing differs that we know of.
 
 Everywhere here: the learning rate rises linearly for the share `warmup` of all steps and then follows half a cosine
 to 0; an epoch leaves out its incomplete last batch; crops are resized bilinearly; one process sees the whole batch,
-so that negatives and BatchNorm statistics are never split over devices. Rows say so only where it changes much. "*not
-verified*" marks what was recalled from a paper or inferred and not read in a source.
+so that negatives and BatchNorm statistics are never split over devices. Rows say so only where it changes much.
 """
 NOT_ROWS = ("name", "method", "preset", "ratios")  # fields of an arm that no preset gives
 COLUMNS = ("constant", "value", "where it comes from", "where we differ, and why")
@@ -151,14 +170,21 @@ def preset(method, name) -> dict:
             if found.method != method:
                 raise ConfigError(f"preset {name!r} is one of method {found.method}, not of {method}")
             return found.values
-    raise ConfigError(f"preset {name!r} is unknown; for method {method} there are: "
-                      f"{', '.join(names_for(method)) or 'none'}")
+    raise ConfigError(f"preset {name!r} is unknown; for method {method} there are: {named(method)}")
 
 
-def names_for(method) -> list:
-    """What an arm of `method` may give as its preset, those in the method's own file first."""
-    mine = sorted((p for p in all_presets() if p.method == method), key=lambda p: p.file != method)
-    return [p.name if p.file == method else f"{p.file}/{p.name}" for p in mine]
+def named(name) -> str:
+    """What arms of a method may give as `preset`, those in its file first; for an add-on, what has it, by method."""
+    mine = sorted((p for p in all_presets() if p.method == name), key=lambda p: p.file != name)
+    if mine:
+        return ", ".join(map(given, mine))
+    found = [p for p in all_presets() if name in p.topics]
+    return "; ".join(f"method {method}: {', '.join(given(p) for p in found if p.method == method)}"
+                     for method in dict.fromkeys(p.method for p in found)) or "none"
+
+
+def given(p) -> str:
+    return p.name if p.file == p.method else f"{p.file}/{p.name}"
 
 
 def values_of(arm) -> dict:
@@ -206,7 +232,7 @@ def as_text(presets, width=120) -> str:
         mine = [p for p in presets if p.file == file]
         lines += textwrap.wrap(f"{file}: {mine[0].paper}", width)
         for p in mine:
-            lines += ["", *textwrap.wrap(f"{said(p)}: {p.about}", width)]
+            lines += ["", *textwrap.wrap(f"method: {p.method}, preset: {given(p)} · {p.about}", width)]
             for row in (COLUMNS, *map(cells, p.constants)):
                 columns = [textwrap.wrap(text, w) for text, w in zip(row, widths)]
                 for parts in zip_longest(*columns, fillvalue=""):
@@ -217,17 +243,16 @@ def as_text(presets, width=120) -> str:
 
 def as_markdown() -> str:
     """docs/methods.md: the tables of all files."""
-    lines = [PAGE]
+    index = ["| method or add-on | presets |", "|---|---|"]
+    for name in sorted(set().union(*(p.topics for p in all_presets()))):
+        index.append(f"| {f'[{name}](#{name})' if name in preset_files() else f'{name} (add-on)'} | {named(name)} |")
+    lines = [PAGE.replace("{index}", "\n".join(index))]
     for file in preset_files():
         mine = read_presets(file)
         lines += [f"## {file}", "", mine[0].paper, ""]
         for p in mine:
-            lines += [f"### {said(p)}", "", p.about, "", f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|"]
+            title = f"### {given(p)}" + f" (method: {p.method})" * (p.file != p.method)
+            lines += [title, "", p.about, "", f"| {' | '.join(COLUMNS)} |", "|---|---|---|---|"]
             lines += [f"| {' | '.join(text.replace('|', '&#124;') for text in cells(row))} |" for row in p.constants]
             lines.append("")
     return "\n".join(lines).rstrip()
-
-
-def said(p) -> str:
-    """How an arm asks for a preset."""
-    return p.name if p.file == p.method else f"{p.file}/{p.name} (method: {p.method})"

@@ -1,10 +1,12 @@
 """The command line: quick to answer, one line for what is wrong, a plan that can be read."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -12,7 +14,7 @@ from toy_project import make_project
 
 from ssl_core import keys
 from ssl_core.cli import main, papermill_command
-from ssl_core.config import Study, load_study
+from ssl_core.config import Arm, Data, Evaluate, Floor, Resources, Splits, Study, load_study
 from ssl_core.plan import make_plan
 
 STUDIES = Path(__file__).parents[1] / "params" / "studies"
@@ -85,8 +87,9 @@ def test_an_arm_that_cannot_be_put_together_ends_the_plan_in_one_line(study, cap
 
 
 def test_a_dry_run_passes_on_what_a_network_is_warned_of(study, capsys):
-    assert main(["run", study(arms=[{"name": "a", "method": "simclr", "stem": "default"}]), "--dry-run"]) == 0
-    assert "arms.a: resnet10t keeps its ImageNet stem at 8 px" in capsys.readouterr().out
+    arms = [{"name": name, "method": "simclr", "stem": "default", "lr": lr} for name, lr in (("a", 0.1), ("b", 0.2))]
+    assert main(["run", study(arms=arms), "--dry-run"]) == 0
+    assert "\narms.a, arms.b: resnet10t keeps its ImageNet stem at 8 px" in capsys.readouterr().out
 
 
 def test_other_mistakes_are_one_line_too(study, capsys):
@@ -126,6 +129,16 @@ def test_the_schema_is_that_of_the_configuration():
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_is_valid(path):
     assert load_study(path).name == path.stem
+
+
+def test_the_page_of_studies_has_every_key_and_arms_that_are_valid():
+    page = (STUDIES.parents[1] / "docs" / "studies.md").read_text("utf-8")
+    rows = {name for line in page.splitlines() if line.startswith("| `")
+            for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+    keys = {name for model in (Study, Data, Splits, Arm, Evaluate, Resources) for name in model.model_fields}
+    assert not (keys | set(get_args(Floor))) - rows - {"method"}
+    arms, = re.findall(r"(?s)```yaml\n(arms:.*?)```", page)
+    assert len(Study(**STUDY | yaml.safe_load(arms)).arms) == 5
 
 
 def test_data_sets_are_counted(study, capsys):

@@ -251,6 +251,9 @@ def test_all_methods_and_add_ons_are_listed(capsys):
     assert main(["methods"]) == 0
     said = capsys.readouterr().out
     assert all(re.search(rf"^  {name} +\w", said, re.M) for name in [*METHODS, *WRAPPERS])
+    assert max(map(len, said.splitlines())) <= 120
+    assert "takes: mask_ratio 0.75, norm_pix true" in said and "presets: paper, a, small\n" in said
+    assert "method simclr: bcl/bcl_i, bcl/thesis; method sdclr: bcl/bcl_d" in said
 
 
 def test_the_table_needs_no_torch():
