@@ -71,6 +71,7 @@ def drawn_by(study):
     called = rng.integers(0, 10, 500), rng.dirichlet(np.ones(10), 500)
     yield "confusion", plots.plot_confusion(*called, CLASSES, title="linear-b1-s0")
     yield "costs", plots_study.plot_costs(summary[summary.family == "cost of imbalance"])
+    yield "gains", plots_study.plot_gains(summary[summary.family == "gain of pretraining"])
     yield "budgets", plots_study.plot_budgets(plots_study.levels(table))
     yield "frequency", plots_study.plot_frequency(plots_study.by_frequency(table))
 
@@ -174,6 +175,7 @@ def test_means_are_over_splits_and_their_intervals_are_students_t():
 def test_captions_say_what_n_interval_data_and_command(study):
     table, summary = study
     for caption in (plots_study.caption_costs(summary[summary.family == "cost of imbalance"], table),
+                    plots_study.caption_gains(summary[summary.family == "gain of pretraining"], table),
                     plots_study.caption_budgets(plots_study.levels(table), table),
                     plots_study.caption_frequency(plots_study.by_frequency(table), table)):
         for words in ("95 % intervals over", "3 ", "400", "Synthetic images (made).",

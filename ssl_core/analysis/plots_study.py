@@ -140,6 +140,32 @@ def plot_costs(cost):
     return fig
 
 
+def plot_gains(gains):
+    """A panel per protocol at the smallest and at the largest budget: what each arm adds to its network, in points.
+
+    gains: rows of the summary: what, protocol, budget, effect, low, high; best arms on top, by the first panel.
+    """
+    ends = [gains.budget.min(), gains.budget.max()]
+    gains = gains[gains.budget.isin(ends)]
+    kinds = list(dict.fromkeys(zip(gains.protocol, gains.budget)))
+    first = gains[(gains.protocol == kinds[0][0]) & (gains.budget == kinds[0][1])]
+    arms = [*first.sort_values("effect").what, *sorted(set(gains.what) - set(first.what))]
+    fig, panels = plt.subplots(1, len(kinds), figsize=(PAGE, 0.85 + 0.18 * len(arms)), sharex=True, sharey=True,
+                               squeeze=False)
+    for ax, (protocol, budget) in zip(panels[0], kinds):
+        for row in gains[(gains.protocol == protocol) & (gains.budget == budget)].itertuples():
+            at = arms.index(row.what)
+            colour = PALETTE[0] if row.low > 0 else PALETTE[3] if row.high < 0 else "0.4"
+            ax.hlines(at, 100 * row.low, 100 * row.high, color=colour, linewidth=1.8)
+            ax.plot(100 * row.effect, at, "o", color=colour, markersize=4,
+                    markerfacecolor="white" if colour == "0.4" else colour)
+        ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
+        ax.set_yticks(range(len(arms)), arms)
+        ax.set(title=f"{words(protocol)}, {100 * budget:g} %", xlabel="gain in points", ylim=(-0.7, len(arms) - 0.3))
+        ax.grid(axis="y", visible=False)
+    return fig
+
+
 def plot_frequency(drawn):
     """Recall of many, medium and few classes, one series per condition. drawn: the frame of `by_frequency`."""
     fig, ax = plt.subplots(figsize=(PAGE * 0.85, 2.5))
@@ -158,6 +184,15 @@ def caption_costs(cost, table):
             "on the balanced twin, minus the same after pretraining on as many imbalanced images. Right of zero, "
             "imbalance costs. Rows: how the representation was read, and with which share of the labels. Bars: 95 % "
             f"intervals over {doubt}; filled: zero is outside. {source(table)}")
+
+
+def caption_gains(gains, table):
+    doubt = (f"test images ({gains.n_images.max():,.0f}) and {gains.n_pairs.max()} paired splits together"
+             if gains.n_pairs.max() > 1 else f"{gains.n_images.max():,.0f} test images, for one split")
+    return ("What pretraining adds: balanced accuracy of each arm, in percentage points, minus that of the same "
+            "network without it, read in the same way, with the share of the labels above each panel. Arms in the "
+            "order of the first panel, which is no ranking. Bars: 95 % intervals over "
+            f"{doubt}; filled: zero is outside. {source(table)}")
 
 
 def caption_budgets(drawn, table):
