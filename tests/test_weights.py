@@ -1,5 +1,6 @@
 """Weights to start from: all of them or none, from whatever file; and what a method makes of them."""
 
+import argparse
 import math
 import sys
 import types
@@ -7,6 +8,7 @@ import types
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from toy_configs import pretrain
 
@@ -20,6 +22,7 @@ from ssl_core.methods.mae import sincos_positions
 from ssl_core.weights import AROUND, EXPANDING, FIRST, start_from
 
 RESNET = ("resnet10t", {"channels": [8, 8, 16, 16]})
+NET = ("resnet18", {})
 VIT = ("vit_tiny_patch16_224", {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2})
 
 
@@ -76,7 +79,7 @@ def test_old_files_without_batchnorm_counters_load(project):
 
 @pytest.mark.parametrize("change, message", [
     (lambda s: s.pop("layer1.0.conv1.weight"), "init 'resnet10t=f.pth': 1 tensors missing, .*first: layer1.0.conv1"),
-    (lambda s: s.update(more=torch.ones(1)), "1 left over, 0 of another shape; first: more"),
+    (lambda s: s.update({"layer1.1.conv1.weight": torch.ones(1)}), "1 left over, 0 of another shape; first: layer1.1"),
     (lambda s: s.update({"bn1.weight": torch.ones(9)}), "1 of another shape; first: bn1.weight"),
 ])
 def test_a_wrong_file_is_refused_and_nothing_is_loaded(project, change, message):
@@ -90,12 +93,90 @@ def test_a_wrong_file_is_refused_and_nothing_is_loaded(project, change, message)
     assert "\n" not in str(error.value) and same(encoder, before)
 
 
+def below(prefix):
+    return lambda state: {prefix + name: tensor for name, tensor in state.items()}
+
+
+def numbered(state):
+    """As lightly's examples write it: a sequence of a torchvision network's children, without the last one."""
+    number = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    split = {name: name.partition(".") for name in state}
+    return {f"backbone.{number[top]}.{rest}": state[name] for name, (top, _, rest) in split.items() if top in number}
+
+
+MORE = torch.ones(2)
+
+
+@pytest.mark.parametrize("wrap, change, more, said", [
+    ("state_dict", below("backbone."), {"projector.0.weight": MORE, "momentum_backbone.conv1.weight": MORE},
+     "'lightly, solo-learn: backbone.'; not taken: fc (2), momentum_backbone, projector"),
+    ("state_dict", numbered, {"projection_head.layers.0.weight": MORE, "backbone.8.weight": MORE},
+     "'lightly, numbered layers: backbone.0.'; not taken: 8, projection_head"),
+    ("state_dict", below("encoder."), {"classifier.bias": MORE}, "'solo-learn, earlier: encoder.'"),
+    ("state_dict", lambda s: below("module.encoder_k.")(pretrained(*NET, seed=2).state_dict())
+     | below("module.encoder_q.")(s), {"module.queue": MORE},
+     "'MoCo: module.encoder_q.'; not taken: encoder_k (122), fc (2), queue"),
+    ("state_dict", below("module.base_encoder."), {"module.predictor.0.bias": MORE}, "'MoCo v3: module.base_encoder.'"),
+    ("state_dict", below("module.encoder."), {}, "'SimSiam: module.encoder.'; not taken: fc (2)"),
+    ("model", below("module.backbone."), {"module.projector.0.weight": MORE}, "'Barlow Twins, while training"),
+    ("model", below("module."), {}, "'DistributedDataParallel: module.'; not taken: fc (2)"),
+    ("model", dict, {}, ""),
+])
+def test_checkpoints_of_others_give_every_tensor_and_say_what_else_they_hold(project, capsys, wrap, change, more, said):
+    state = pretrained(*NET).state_dict()
+    torch.save({wrap: {**more, **change(state)}, "epoch": 3, "optimizer": {"state": {}}}, project / "theirs.ckpt")
+    encoder = fresh(*NET)
+    start_from(encoder, "resnet18=theirs.ckpt")
+    assert same(encoder, state)
+    printed = capsys.readouterr().out
+    assert said in printed and bool(printed) == bool(said)
+
+
+def test_the_mae_authors_checkpoint_gives_its_encoder(project, capsys):
+    """With the decoder, the optimiser, and the arguments of their command, which are plain values."""
+    args = VIT[1] | {"global_pool": "avg", "fc_norm": False}
+    state = pretrained(VIT[0], args, img_size=64).state_dict()
+    more = {"mask_token": MORE, "decoder_blocks.0.norm1.weight": MORE, "decoder_pos_embed": MORE}
+    torch.save({"model": state | more, "args": argparse.Namespace(lr=None, blr=1e-3), "epoch": 799}, project / "m.pth")
+    encoder = fresh(VIT[0], args, normalisation="half")
+    start_from(encoder, "vit_tiny_patch16_224=m.pth")
+    assert same(encoder, state)
+    assert "not taken: decoder_blocks, decoder_pos_embed, head (2), mask_token" in capsys.readouterr().out
+    torch.save({"state_dict": below("backbone.vit.")(state)}, project / "lightly.ckpt")
+    start_from(again := fresh(VIT[0], args, normalisation="half"), "vit_tiny_patch16_224=lightly.ckpt")
+    assert same(again, state)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_torchvision_s_networks_have_timm_s_names(project, name):
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, name)(weights=None).eval()
+    torch.save(theirs.state_dict(), project / "tv.pth")
+    encoder = fresh(name, {}).eval()
+    start_from(encoder, f"{name}=tv.pth")
+    assert same(encoder, theirs.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    features = torch.nn.Sequential(*list(theirs.children())[:-1])
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x).h, features(encoder.normalise(x)).flatten(1))
+
+
+def test_a_deeper_network_of_another_library_is_refused(project):
+    deeper = below("module.encoder_q.")(pretrained("resnet34", {}).state_dict())
+    torch.save({"state_dict": deeper}, project / "deeper.pth")
+    with pytest.raises(ValueError, match="0 tensors missing, .* left over, 0 of another shape; first: layer1.2"):
+        start_from(fresh(*NET), "resnet18=deeper.pth")
+
+
 def test_what_is_not_there_or_not_safe_is_refused_in_one_line(project):
     encoder = fresh(*RESNET)
     with pytest.raises(ValueError, match="there is no file f.pth with weights"):
         start_from(encoder, "resnet10t=f.pth")
     torch.save({"state_dict": torch.nn.Linear(1, 1)}, project / "f.pth")
     with pytest.raises(ValueError, match="^f.pth is no file of tensors alone, .* save the state dict itself$"):
+        start_from(encoder, "resnet10t=f.pth")
+    torch.save([torch.ones(2)], project / "f.pth")
+    with pytest.raises(ValueError, match="tensors missing"):
         start_from(encoder, "resnet10t=f.pth")
     with pytest.raises(ValueError, match="init 'imagnet': no encoder there; give random, imagenet, TIMM_NAME=FILE"):
         start_from(encoder, "imagnet")
