@@ -44,5 +44,5 @@ def test_the_new_method_keeps_the_contract_and_stands_in_the_readme(tree):
 
 def test_the_new_method_is_listed_with_its_paper(tree):
     done = subprocess.run([sys.executable, "-m", "ssl_core", "methods"], cwd=tree, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(tree)})
+                          env=os.environ | {"PYTHONPATH": str(tree), "SSL_CORE_ROOT": str(ROOT)})
     assert done.returncode == 0 and re.search("^ *uniformity +Alignment and uniformity. Wang, Isola", done.stdout, re.M)

@@ -81,7 +81,8 @@ def test_no_exception_is_suppressed_wholesale():
     assert not [name for name, text in texts() if name.endswith((".py", ".ipynb", "Snakefile")) and wide.search(text)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "outputs/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "outputs/README.md",
+                                  *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
 def test_pages_link_and_name_only_what_is_there(page):
     text = re.sub("(?s)```.*?```", "", (ROOT / page).read_text("utf-8"))
     links = {link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link}
@@ -92,11 +93,12 @@ def test_pages_link_and_name_only_what_is_there(page):
 
 
 def test_readme_has_a_row_for_every_method():
-    from ssl_core.methods import METHODS
+    from ssl_core.methods import METHODS, WRAPPERS
 
     readme = (ROOT / "README.md").read_text("utf-8")
-    rows = re.findall(r"^\| \[`(\w+)`\]\(ssl_core/methods/(\w+)\.py\) \|", readme, re.M)
-    assert sorted(rows) == sorted((name, cls.__module__.split(".")[-1]) for name, cls in METHODS.items())
+    for what, table in (("", METHODS), ("add-on ", WRAPPERS)):
+        rows = re.findall(rf"^\| {what}\[`(\w+)`\]\(ssl_core/methods/(\w+)\.py\) \|", readme, re.M)
+        assert sorted(rows) == sorted((name, cls.__module__.split(".")[-1]) for name, cls in table.items())
 
 
 # Notebooks
