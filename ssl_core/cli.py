@@ -132,7 +132,8 @@ def plan_table(plan, at_once) -> str:
              f"{plan.cells_there} of {plan.cells_in_all} cells there"]
     hours = [row["hours"] for row in rows]
     if "?" in hours:
-        lines.append("hours marked ? are not known: nothing alike has run here; --measure tries ten steps")
+        lines.append("hours marked ? are not known: nothing alike has run here; --measure tries ten steps "
+                     "of each pretraining")
     else:
         lines.append(f"about {sum(map(float, hours)) / at_once:.2f} hours with {at_once} jobs at once")
     return "\n".join(lines)
