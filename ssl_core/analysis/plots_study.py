@@ -113,6 +113,13 @@ def plot_budgets(drawn):
     return fig
 
 
+def draw_contrast(ax, at, row, above, below):
+    """Effect and interval of a summary's row, in points, on line `at`: filled and coloured where zero is outside."""
+    colour = above if row.low > 0 else below if row.high < 0 else "0.4"
+    ax.hlines(at, 100 * row.low, 100 * row.high, color=colour, linewidth=1.8)
+    ax.plot(100 * row.effect, at, "o", color=colour, markerfacecolor="white" if colour == "0.4" else colour)
+
+
 def plot_costs(cost):
     """A panel per metric: balanced minus imbalanced in points, one line for each arm, protocol and budget, about zero.
 
@@ -126,10 +133,7 @@ def plot_costs(cost):
     for ax, (metric, group) in zip(panels[0], kinds):
         rows = cost[(cost.metric == metric) & (cost.group == group)]
         for at, row in zip(range(len(rows) - 1, -1, -1), rows.itertuples()):
-            colour = PALETTE[3] if row.low > 0 else PALETTE[0] if row.high < 0 else "0.4"
-            decided = row.low > 0 or row.high < 0
-            ax.hlines(at, 100 * row.low, 100 * row.high, color=colour, linewidth=1.8)
-            ax.plot(100 * row.effect, at, "o", color=colour, markerfacecolor=colour if decided else "white")
+            draw_contrast(ax, at, row, above=PALETTE[3], below=PALETTE[0])
         ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
         names = [f"{words(row.protocol)}, {100 * row.budget:g} %" for row in rows.itertuples()]
         arms = [f"{words(row.arm)} 1:{row.ratio:g}, " if many else "" for row in rows.itertuples()]
@@ -154,11 +158,7 @@ def plot_gains(gains):
                                squeeze=False)
     for ax, (protocol, budget) in zip(panels[0], kinds):
         for row in gains[(gains.protocol == protocol) & (gains.budget == budget)].itertuples():
-            at = arms.index(row.what)
-            colour = PALETTE[0] if row.low > 0 else PALETTE[3] if row.high < 0 else "0.4"
-            ax.hlines(at, 100 * row.low, 100 * row.high, color=colour, linewidth=1.8)
-            ax.plot(100 * row.effect, at, "o", color=colour, markersize=4,
-                    markerfacecolor="white" if colour == "0.4" else colour)
+            draw_contrast(ax, arms.index(row.what), row, above=PALETTE[0], below=PALETTE[3])
         ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
         ax.set_yticks(range(len(arms)), arms)
         ax.set(title=f"{words(protocol)}, {100 * budget:g} %", xlabel="gain in points", ylim=(-0.7, len(arms) - 0.3))
@@ -178,21 +178,17 @@ def plot_frequency(drawn):
 # --- captions ---------------------------------------------------------------------------------------------------------
 
 def caption_costs(cost, table):
-    doubt = (f"the test images ({cost.n_images.max():,.0f}) and {cost.n_pairs.max()} paired splits together"
-             if cost.n_pairs.max() > 1 else f"{cost.n_images.max():,.0f} test images, for one split")
     return ("What imbalance costs: balanced accuracy, and recall of the classes with fewest images, after pretraining "
             "on the balanced twin, minus the same after pretraining on as many imbalanced images. Right of zero, "
             "imbalance costs. Rows: how the representation was read, and with which share of the labels. Bars: 95 % "
-            f"intervals over {doubt}; filled: zero is outside. {source(table)}")
+            f"intervals over {doubt(cost)}; filled: zero is outside. {source(table)}")
 
 
 def caption_gains(gains, table):
-    doubt = (f"test images ({gains.n_images.max():,.0f}) and {gains.n_pairs.max()} paired splits together"
-             if gains.n_pairs.max() > 1 else f"{gains.n_images.max():,.0f} test images, for one split")
     return ("What pretraining adds: balanced accuracy of each arm, in percentage points, minus that of the same "
             "network without it, read in the same way, with the share of the labels above each panel. Arms in the "
             "order of the first panel, which is no ranking. Bars: 95 % intervals over "
-            f"{doubt}; filled: zero is outside. {source(table)}")
+            f"{doubt(gains)}; filled: zero is outside. {source(table)}")
 
 
 def caption_budgets(drawn, table):
@@ -204,6 +200,13 @@ def caption_frequency(drawn, table):
     return (f"Recall of classes by how frequent they are in the imbalanced split; linear probe with "
             f"{100 * drawn.budget.iloc[0]:g} % of the labels. {points(drawn)}; {table.n.max():,.0f} test images. Which "
             f"classes are frequent differs between splits. {source(table)}")
+
+
+def doubt(contrasts):
+    """What the intervals of these contrasts are over."""
+    images, n = f"{contrasts.n_images.max():,.0f}", contrasts.n_pairs.max()
+    return (f"the test images ({images}) and {n} paired splits together" if n > 1
+            else f"{images} test images, for one split")
 
 
 def points(drawn):
