@@ -1,6 +1,7 @@
 """DICOM: what the header says of the grey values is done, in its order; what cannot be read is told in one line."""
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -13,7 +14,6 @@ RAMP = np.linspace(0, 4095, 64).round().reshape(8, 8)
 def write_dicom(path, values=RAMP, bits=12, signed=False, photometric="MONOCHROME2", syntax="ExplicitVRLittleEndian",
                 **elements):
     """A secondary capture with these stored values and header elements."""
-    pydicom = pytest.importorskip("pydicom")
     kind = ("i" if signed else "u") + str(1 if bits <= 8 else 2)
     header = pydicom.Dataset()
     header.Rows, header.Columns = values.shape[:2]
@@ -88,7 +88,6 @@ def test_of_several_windows_the_first_and_of_an_empty_one_none(tmp_path):
 
 @pytest.mark.parametrize("kind", ["US", "OW", "OW, packed"])
 def test_voi_table_goes_before_a_window(tmp_path, kind):
-    pydicom = pytest.importorskip("pydicom")
     table, entries = pydicom.Dataset(), np.repeat([0, 100, 255], [1024, 1024, 2048])
     pack = {"US": entries.tolist(), "OW": entries.astype("<u2").tobytes(), "OW, packed": entries.astype("u1").tobytes()}
     table.LUTDescriptor, table.LUTData = [4096, 0, 8], pack[kind]
@@ -134,8 +133,6 @@ def test_what_cannot_be_read_is_a_reason_in_a_few_words(tmp_path):
 
 
 def test_a_compression_without_its_decoder_ends_at_once_and_says_what_to_install(tmp_path, monkeypatch):
-    pydicom = pytest.importorskip("pydicom")
-
     def lacks(*_, **__):
         raise RuntimeError("Unable to decompress because all plugins are\nmissing dependencies:\n\tpylibjpeg")
 

@@ -2,6 +2,7 @@
 
 import sys
 
+import lmdb
 import pytest
 import yaml
 from PIL import Image
@@ -24,7 +25,6 @@ def own_cache(tmp_path, monkeypatch):
 def make_tiles(folder, subdir=True, lacking=(), broken=()):
     """The tiles as files, as an LMDB under their old absolute paths, and as a list of these; the second copies the
     first."""
-    lmdb = pytest.importorskip("lmdb")
     for i, tile in enumerate(TILES):
         path = folder / tile
         path.parent.mkdir(parents=True, exist_ok=True)

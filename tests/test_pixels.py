@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import pydicom
 import pytest
 from made_trees import make_tree, write_card
 from PIL import Image
@@ -67,7 +68,6 @@ def test_dicom_without_its_library_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_dicom_window_and_inverted_grey(tmp_path):
-    pydicom = pytest.importorskip("pydicom")
     values = np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16)
     header = pydicom.Dataset()
     header.Rows, header.Columns, header.SamplesPerPixel, header.PhotometricInterpretation = 8, 8, 1, "MONOCHROME1"

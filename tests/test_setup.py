@@ -62,6 +62,11 @@ def test_the_lock_holds_the_requirements_of_its_packages():
     assert not absent, "\n".join(absent)
 
 
+def test_what_reads_optional_kinds_of_files_is_there_for_their_tests():
+    extras = PROJECT["optional-dependencies"]
+    assert {*extras["dicom"], *extras["lmdb"]} <= {*extras["test"]}
+
+
 def test_extras_that_results_or_weights_depend_on_are_pinned():
     for extra in ("bench", "imagenet"):
         for text in PROJECT["optional-dependencies"][extra]:
