@@ -1,5 +1,8 @@
 """The contract of a method, kept by every entry of METHODS; then what only one method can break."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -150,6 +153,28 @@ def test_a_wrong_name_or_argument_is_refused_in_one_line():
         build("simclr", Encoder(**RESNET, size=SIZE), Augment("simclr", SIZE), wrap=[{"name": "balance"}])
 
 
+@pytest.mark.parametrize("name, argument, limits, wrong", [
+    *((name, "tau", "above 0", [0, -0.5, math.nan, math.inf, "1e-3", True]) for name in
+      ("simclr", "lotar", "sdclr", "moco", "dcl", "dclw")),
+    ("moco", "momentum", "from 0 to 1", [-0.1, 1.01]), ("tico", "momentum", "from 0 to 1", [99]),
+    ("tico", "beta", "from 0 to 1", [-1]), ("tico", "rho", "from 0", [-8]), ("barlow", "lam", "from 0", [-0.1]),
+    ("vicreg", "lam", "from 0", [-25]), ("vicreg", "mu", "from 0", [None]), ("vicreg", "nu", "from 0", [[1]]),
+    ("sdclr", "prune_share", "from 0 and below 1", [1, 90]), ("dclw", "sigma", "above 0", [0]),
+    ("mae", "mask_ratio", "above 0 and below 1", [0, 1, 1.5, -0.5, 75]),
+])
+def test_a_number_that_cannot_be_is_refused_in_one_line(name, argument, limits, wrong):
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"^{argument} is {re.escape(repr(value))}; give a number {limits}$"):
+            make(name, **{argument: value})
+
+
+def test_ends_that_will_do_are_taken():
+    assert make("moco", momentum=1).momentum == 1 and make("tico", beta=0, rho=0).beta == 0
+    with pytest.raises(ValueError, match="^weights is -1; give a number from 0$"):
+        build("simclr", Encoder(**RESNET, size=SIZE), Augment("simclr", SIZE), wrap=[
+            {"name": "intermediate", "weights": [1, 1, -1, 1]}])
+
+
 # --- masked autoencoder -----------------------------------------------------------------------------------------------
 
 def test_mae_encoder_never_sees_what_was_removed():
@@ -192,8 +217,7 @@ def test_mae_positions_are_fixed_distinct_and_follow_row_and_column():
     assert method.encoder.backbone.pos_embed.grad is None
 
 
-@pytest.mark.parametrize("pooling", [{"global_pool": "token"}, {"global_pool": "avg"},
-                                     {"global_pool": "avg", "fc_norm": False}])
+@pytest.mark.parametrize("pooling", [{"global_pool": "token"}, {"global_pool": "avg", "fc_norm": False}])
 def test_mae_represents_by_class_token_or_by_mean_of_patches(pooling):
     torch.manual_seed(0)
     encoder = Encoder(VIT["name"], VIT["args"] | pooling, size=SIZE)
@@ -204,6 +228,12 @@ def test_mae_represents_by_class_token_or_by_mean_of_patches(pooling):
     assert step.feats[0].h.shape == (8, 16)
     torch.testing.assert_close(method.encoder.backbone.forward_head(method.encode(x, noise)[0], pre_logits=True),
                                encoder(x).h, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling, layer", [({"global_pool": "avg"}, "fc_norm"), ({"global_pool": "map"}, "attn_pool")])
+def test_mae_refuses_a_layer_that_it_would_not_train(pooling, layer):
+    with pytest.raises(ValueError, match=f"^MAE would leave {layer} of vit_tiny_patch16_224 untrained"):
+        build("mae", Encoder(VIT["name"], VIT["args"] | pooling, size=SIZE), Augment("mae", SIZE))
 
 
 @pytest.mark.parametrize("norm_pix", [False, True])
@@ -235,7 +265,7 @@ def test_mae_refuses_what_it_cannot_cut_into_patches():
         build("mae", Encoder(**RESNET, size=SIZE), augment)
     with pytest.raises(ValueError, match="18 px cannot be cut into patches of 4 px"):
         build("mae", Encoder(**VIT, size=18), augment)
-    with pytest.raises(ValueError, match="mask_ratio 1.0 removes 16 of 16 patches"):
-        make("mae", mask_ratio=1.0)
+    with pytest.raises(ValueError, match="mask_ratio 0.99 removes 16 of 16 patches"):
+        make("mae", mask_ratio=0.99)
     with pytest.raises(ValueError, match="decoder_width is 10"):
         make("mae", decoder_width=10)

@@ -156,7 +156,7 @@ def arms_for(n, size, channels, cards):
     patch = next((p for p in range(min(16, size // 7), 1, -1) if size % p == 0 and size // p <= 16), None)
     if patch:
         vit = "vit_small_patch16_224" if cards else "vit_tiny_patch16_224"
-        shape = {"patch_size": patch, "global_pool": "avg"} | ({} if cards else {"depth": 4})
+        shape = {"patch_size": patch, "global_pool": "avg", "fc_norm": False} | ({} if cards else {"depth": 4})
         decoder = dict(zip(("decoder_width", "decoder_depth", "decoder_heads"), (256, 4, 8) if cards else (96, 2, 4)))
         arms.append([("name", "mae", "in tables and figures"), ("method", "mae", "rebuilds hidden patches"),
                      ("method_args", decoder, "this part is not kept"), ("encoder", vit, "a timm name"),

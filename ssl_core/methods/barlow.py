@@ -4,7 +4,7 @@ ICML 2021, arXiv 2103.03230. Equations 1 and 2."""
 import torch
 
 from ssl_core.encoders import mlp
-from ssl_core.methods.base import Method, Step
+from ssl_core.methods.base import Method, Step, check
 
 
 def cross_correlation(z1, z2, eps=1e-5):
@@ -34,6 +34,7 @@ class BarlowTwins(Method):
 
     def __init__(self, encoder, augment, n=0, lam=0.005, projector=(8192, 8192, 8192)):
         super().__init__(encoder, augment, n)
+        check(lam=lam)
         self.lam = lam
         self.projector = mlp(encoder.width, *projector, bias=False)
 

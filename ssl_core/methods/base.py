@@ -16,6 +16,17 @@ class Step:
     z: tuple = ()
 
 
+def check(ends="[)", low=0, high=math.inf, **given):
+    """ValueError, one line, for a given value that is no number from `low` to `high`; `ends` says by bracket whether
+    they themselves will do, as intervals are written."""
+    for name, value in given.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and (low < value < high or (value, ends[0]) == (low, "[") or (value, ends[1]) == (high, "]"))):
+            above, below = ("from" if ends[0] == "[" else "above"), ("to" if ends[1] == "]" else "and below")
+            limits = f"{above} {low}" + ("" if high == math.inf else f" {below} {high}")
+            raise ValueError(f"{name} is {value!r}; give a number {limits}")
+
+
 class Method(nn.Module):
     """A pretraining method around an encoder. Labels never reach it, so they cannot leak into it.
 
@@ -59,6 +70,7 @@ class Contrastive(Method):
         if tau_cosine is not None and not (isinstance(tau_cosine, (list, tuple)) and len(tau_cosine) == 3
                                            and 0 < tau_cosine[0] <= tau_cosine[1] and tau_cosine[2] > 0):
             raise ValueError(f"tau_cosine is {tau_cosine}; give [low, high, period in epochs] with 0 < low ≤ high")
+        check("()", tau=tau)
         self.tau_cosine = tau_cosine
         if tau_cosine is None:
             self.tau = tau

@@ -4,6 +4,7 @@ Equation 6 (DCL) and §3, its weighted form (DCLW)."""
 import torch
 import torch.nn.functional as F
 
+from ssl_core.methods.base import check
 from ssl_core.methods.simclr import SimCLR
 
 
@@ -52,6 +53,5 @@ class DCLW(DCL):
     def __init__(self, encoder, augment, n=0, sigma=0.5, symmetric=True, detach=True,
                  tau=0.1, tau_cosine=None, projector=(512, 128), projector_norm=True):
         super().__init__(encoder, augment, n, symmetric, tau, tau_cosine, projector, projector_norm)
-        if not sigma > 0:
-            raise ValueError(f"DCLW: sigma is {sigma}; give a number above 0; without weights it is method dcl")
+        check("()", sigma=sigma)  # without weights it is method dcl
         self.sigma, self.detach = sigma, detach

@@ -9,7 +9,7 @@ from torch import nn
 
 from ssl_core.encoders import Encoder, mlp
 from ssl_core.methods.barlow import barlow_loss
-from ssl_core.methods.base import Step, Wrapper
+from ssl_core.methods.base import Step, Wrapper, check
 
 WEIGHTS = {"mse": 0.25, "barlow": 5e-5}  # λ of every layer in the authors' code
 
@@ -55,6 +55,8 @@ class Intermediate(Wrapper):
             raise ValueError(f'intermediate: distance {distance!r} is unknown; give "mse" or "barlow"')
         if weights is None:
             weights = [WEIGHTS[distance]] * len(taps)
+        for weight in weights:
+            check(weights=weight)
         for name, given in (("weights", weights), *([("pools", pools)] if distance == "mse" else [])):
             if len(given) != len(taps):
                 raise ValueError(f"intermediate: {len(taps)} taps and {len(given)} {name}; give one for each tap")

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from ssl_core.encoders import Features
-from ssl_core.methods.base import Method, Step
+from ssl_core.methods.base import Method, Step, check
 
 
 def patchify(images, patch_size):
@@ -65,7 +65,8 @@ class MAE(Method):
     """mask_ratio .75, normalised pixels and a decoder of 8 blocks, 512 wide, with 16 heads: the paper's choices (§4.1).
 
     Takes any timm vision transformer with absolute positions, which are replaced by fixed sine-cosine ones. Whether h
-    is the class token or the mean of patches is the encoder's `global_pool`: "token" or "avg".
+    is the class token or the mean of patches is the encoder's `global_pool`: "token", or "avg" with
+    `fc_norm` false.
     """
 
     def __init__(self, encoder, augment, n=0, mask_ratio=0.75, norm_pix=True,
@@ -75,15 +76,19 @@ class MAE(Method):
         for part in ("patch_embed", "pos_embed", "blocks", "norm"):
             if getattr(backbone, part, None) is None:
                 raise ValueError(f"MAE needs a vision transformer, as vit_tiny_patch16_224; {name} has no {part}")
+        if idle := [p for p, _ in backbone.named_parameters() if p.startswith(("fc_norm.", "attn_pool."))]:
+            raise ValueError(f"MAE would leave {idle[0].partition('.')[0]} of {name} untrained, which comes after "
+                             "pooling; give encoder_args global_pool: token, or global_pool: avg and fc_norm: false")
         for what, width in ((f"{name}, embed_dim", backbone.embed_dim), ("decoder_width", decoder_width)):
             if width % 4:
                 raise ValueError(f"{what} is {width}; sine-cosine positions need a multiple of 4")
         self.grid, self.patch_size = backbone.patch_embed.grid_size, backbone.patch_embed.patch_size[0]
         length = math.prod(self.grid)
+        check("()", high=1, mask_ratio=mask_ratio)
         if self.grid[0] * self.patch_size != encoder.spec["size"]:
             raise ValueError(f"{encoder.spec['size']} px cannot be cut into patches of {self.patch_size} px; "
                              "give encoder_args a patch_size that divides it")
-        if not 0 < round(length * mask_ratio) < length:
+        if not 0 < round(length * mask_ratio) < length:  # few patches
             raise ValueError(f"mask_ratio {mask_ratio} removes {round(length * mask_ratio)} of {length} patches")
         self.mask_ratio, self.norm_pix = mask_ratio, norm_pix
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ssl_core.encoders import mlp
-from ssl_core.methods.base import Contrastive, Step
+from ssl_core.methods.base import Contrastive, Step, check
 
 
 def moco_loss(q, k, queue, tau):
@@ -50,6 +50,7 @@ class MoCo(Contrastive):
     def __init__(self, encoder, augment, n=0, tau=0.07, tau_cosine=None, queue=65536, momentum=0.999, head="linear",
                  dim=128):
         super().__init__(encoder, augment, n, tau, tau_cosine)
+        check("[]", high=1, momentum=momentum)
         if head not in ("linear", "mlp"):
             raise ValueError(f'moco: head {head!r} is unknown; give "linear" (v1) or "mlp" (v2)')
         if queue < 1:

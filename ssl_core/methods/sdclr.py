@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
-from ssl_core.methods.base import Step
+from ssl_core.methods.base import Step, check
 from ssl_core.methods.simclr import SimCLR
 
 PRUNABLE = {"conv": (_ConvNd,), "matrices": (_ConvNd, nn.Linear)}
@@ -63,8 +63,7 @@ class SDCLR(SimCLR):
         super().__init__(encoder, augment, n, tau, tau_cosine, projector, projector_norm)
         if prune not in PRUNABLE:
             raise ValueError(f"prune {prune!r} is unknown; there are: {', '.join(PRUNABLE)}")
-        if not 0 <= prune_share < 1:
-            raise ValueError(f"prune_share is {prune_share}; give the share of weights to prune, from 0 to below 1")
+        check(high=1, prune_share=prune_share)
         total = sum(p.numel() for p in encoder.parameters())
         sizes = {kind: sum(w.numel() for w in prunable(encoder, kind).values()) for kind in PRUNABLE}
         if sizes[prune] < total / 2:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ssl_core.encoders import mlp
-from ssl_core.methods.base import Method, Step
+from ssl_core.methods.base import Method, Step, check
 
 
 def unit(z):
@@ -45,6 +45,8 @@ class TiCo(Method):
 
     def __init__(self, encoder, augment, n=0, beta=0.9, rho=8.0, momentum=0.99, projector=(4096, 256)):
         super().__init__(encoder, augment, n)
+        check("[]", high=1, beta=beta, momentum=momentum)
+        check(rho=rho)
         self.beta, self.rho, self.momentum = beta, rho, momentum
         self.projector = mlp(encoder.width, *projector)
         self.momentum_encoder = deepcopy(encoder).requires_grad_(False)

@@ -4,7 +4,7 @@ ICLR 2022, arXiv 2105.04906. Equations 1 to 6."""
 import torch
 
 from ssl_core.encoders import mlp
-from ssl_core.methods.base import Method, Step
+from ssl_core.methods.base import Method, Step, check
 
 
 def variance(z, eps=1e-4):
@@ -42,6 +42,7 @@ class VICReg(Method):
 
     def __init__(self, encoder, augment, n=0, lam=25.0, mu=25.0, nu=1.0, halve=True, projector=(8192, 8192, 8192)):
         super().__init__(encoder, augment, n)
+        check(lam=lam, mu=mu, nu=nu)
         self.lam, self.mu, self.nu, self.halve = lam, mu, nu, halve
         self.projector = mlp(encoder.width, *projector)
 
