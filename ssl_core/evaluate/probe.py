@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, softmax, xlogy
 
+from ssl_core.evaluate.neighbours import nearest, prior_of, share, unit, vote
+
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the inverse strength of the L2 penalty
 K_GRID = (1, 5, 20, 200)
 DEFAULT_C, DEFAULT_K = 0.1, 5  # where a class has too few labels to choose
 FOLDS = 5
-TEMPERATURE = 0.07  # of the neighbours' votes, Wu et al. (2018)
 PATH_TOLERANCE, TOLERANCE, MAX_ITER = 1e-3, 1e-4, 5000  # largest gradient entry, on the way to C and at the end
 ABSENT = -30.0  # bias of a class without a training image
-CHUNK = 1024  # queries at once
+LEAK = 0.01  # slope below 0 of a hidden layer, as in torch
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Probe:
         return apply_probe(self.arrays, self.task, features)
 
     def head_arrays(self):
-        """Plain arrays by name, to be saved; linear: mean, scale (D,), weight (C, D), bias (C,)."""
+        """Plain arrays by name, to be saved; linear: mean, scale (D,), weight (C, D), bias (C,); with a hidden layer
+        also hidden_weight (H, D), hidden_bias (H,), and weight is (C, H)."""
         return dict(self.arrays)
 
 
@@ -49,9 +51,15 @@ def apply_probe(arrays, task, features):
     """Probabilities (n, C) for features (n, D), from the arrays of a probe alone."""
     features = np.asarray(features, np.float64)
     if "bank" in arrays:
-        neighbours = _neighbours(_unit(features), arrays["bank"], int(arrays["k"]))
-        return _vote(*neighbours, arrays["targets"], arrays["known"], arrays["prior"])
-    z = (features - arrays["mean"]) / arrays["scale"] @ arrays["weight"].T + arrays["bias"]
+        k, votes = int(arrays["k"]), (arrays["targets"], arrays["known"], arrays["prior"])
+        if "uniform" in arrays:
+            return share(features, arrays["bank"], k, *votes)
+        return vote(*nearest(unit(features), arrays["bank"], k), *votes)
+    z = (features - arrays["mean"]) / arrays["scale"]
+    if "hidden_weight" in arrays:
+        z = z @ arrays["hidden_weight"].T + arrays["hidden_bias"]
+        z = np.where(z > 0, z, LEAK * z)
+    z = z @ arrays["weight"].T + arrays["bias"]
     return expit(z) if task == "multilabel" else softmax(z, axis=1)
 
 
@@ -61,7 +69,7 @@ def linear_probe(features, labels, groups=None, seed=0, class_weight=None, task=
     features: (n, D); labels: (n,) in 0..n_classes-1, multilabel (n, L) with -1 where unknown; groups: (n,) or None.
     class_weight: "balanced" weighs images by the inverse of their class's number, in the fit and in the choice of C.
     """
-    x, y, groups = _checked(features, labels, groups, task)
+    x, y, groups = checked(features, labels, groups, task)
     if task == "multilabel":
         return _label_probes(x, y, groups, seed, class_weight)
     n_classes = n_classes or int(y.max()) + 1
@@ -96,21 +104,18 @@ def knn_probe(features, labels, groups=None, seed=0, task="multiclass", n_classe
 
     One more vote, spread as the training labels are, keeps probabilities above 0. Arguments as in `linear_probe`.
     """
-    x, y, groups = _checked(features, labels, groups, task)
-    x = _unit(x)
-    targets = (y == 1) if task == "multilabel" else y[:, None] == np.arange(n_classes or int(y.max()) + 1)
-    known = (y >= 0) if task == "multilabel" else np.ones_like(targets)
-    targets, known = targets.astype(np.float32), known.astype(np.float32)
+    x, y, groups = checked(features, labels, groups, task)
+    x, (targets, known) = unit(x), _targets(y, task, n_classes)
     candidates = sorted({min(k, len(x)) for k in K_GRID})
     folds = make_folds(None if task == "multilabel" else y, groups, seed)
     k, held_out, note, losses = min(DEFAULT_K, len(x)), None, "", []
     if folds:
         scores = {k: np.zeros(targets.shape) for k in candidates}
         for train, test in folds:
-            order, similarity = _neighbours(x[test], x[train], candidates[-1])
+            order, similarity = nearest(x[test], x[train], candidates[-1])
             for k in candidates:
-                scores[k][test] = _vote(order[:, :k], similarity[:, :k], targets[train], known[train],
-                                        _prior(targets[train], known[train], task))
+                scores[k][test] = vote(order[:, :k], similarity[:, :k], targets[train], known[train],
+                                       prior_of(targets[train], known[train], task))
         losses = [_log_loss(scores[k], targets, known, task) for k in candidates]
         k = candidates[int(np.argmin(losses))]
         held_out = np.where(known > 0, scores[k], np.nan)
@@ -118,8 +123,25 @@ def knn_probe(features, labels, groups=None, seed=0, task="multiclass", n_classe
         note = f"k is {k}, not chosen: a class has images in fewer than 2 folds"
     table = pd.DataFrame({"k": candidates[:len(losses)], "log_loss": losses, "folds": len(folds)})
     arrays = {"bank": x.astype(np.float32), "targets": targets, "known": known, "k": np.array(k),
-              "prior": _prior(targets, known, task)}
+              "prior": prior_of(targets, known, task)}
     return Probe(arrays, task, k, table, held_out, note)
+
+
+def uniform_knn_probe(features, labels, k=200, task="multiclass", n_classes=None):
+    """The k nearest by Euclidean distance, every vote alike, nothing chosen; k is at most the number of images."""
+    x, y, _ = checked(features, labels, None, task)
+    targets, known = _targets(y, task, n_classes)
+    note = f"k is {len(x)}, all labelled images, and not {k}" if k > len(x) else ""
+    arrays = {"bank": x, "targets": targets, "known": known, "k": np.array(min(k, len(x))), "uniform": np.array(1),
+              "prior": prior_of(targets, known, task)}
+    return Probe(arrays, task, min(k, len(x)), pd.DataFrame(), None, note)
+
+
+def _targets(y, task, n_classes):
+    """Who carries which label, and for whom that is known: two (n, C) float32."""
+    targets = (y == 1) if task == "multilabel" else y[:, None] == np.arange(n_classes or int(y.max()) + 1)
+    known = (y >= 0) if task == "multilabel" else np.ones_like(targets)
+    return targets.astype(np.float32), known.astype(np.float32)
 
 
 def make_folds(labels, groups, seed):
@@ -192,7 +214,8 @@ def _label_probes(x, y, groups, seed, class_weight):
                  None if np.isnan(held_out).all() else held_out, "; ".join(notes))
 
 
-def _checked(features, labels, groups, task):
+def checked(features, labels, groups, task):
+    """The three as arrays, groups 0..n-1 where None; ValueError where they do not fit or cannot be learnt from."""
     x, y = np.asarray(features, np.float64), np.asarray(labels)
     groups = np.arange(len(y)) if groups is None else np.asarray(groups)
     if x.ndim != 2 or not len(x) == len(y) == len(groups) > 0 or y.ndim != 1 + (task == "multilabel"):
@@ -229,31 +252,6 @@ def _fit(model, x, y, c):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the caller says it in the note
         model.set_params(C=c).fit(x, y)
     return model.n_iter_.max() < MAX_ITER
-
-
-def _unit(x):
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-
-def _neighbours(queries, bank, k):
-    """The k nearest of the bank for each query: positions and similarities, (n, k), nearest first."""
-    found = []
-    for start in range(0, len(queries), CHUNK):
-        s = queries[start:start + CHUNK].astype(np.float32) @ bank.T.astype(np.float32)
-        near = np.argpartition(-s, min(k, s.shape[1]) - 1)[:, :k]
-        near = np.take_along_axis(near, np.argsort(-np.take_along_axis(s, near, 1), kind="stable"), 1)
-        found.append((near, np.take_along_axis(s, near, 1)))
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
-
-
-def _vote(near, similarity, targets, known, prior):
-    votes = np.exp((similarity - similarity[:, :1]).astype(np.float64) / TEMPERATURE)
-    return (np.einsum("nk,nkc->nc", votes, targets[near]) + prior) / (np.einsum("nk,nkc->nc", votes, known[near]) + 1)
-
-
-def _prior(targets, known, task):
-    classes = 2 if task == "multilabel" else targets.shape[1]
-    return (targets.sum(0, dtype=np.float64) + 1 / classes) / (known.sum(0, dtype=np.float64) + 1)
 
 
 def _log_loss(p, targets, weights, task="multiclass"):
