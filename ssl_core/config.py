@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ssl_core.protocols import BUILT_IN, Protocol, protocol
+
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Floor = Literal["majority", "colour", "pixels", "random", "supervised", "supervised_weighted", "supervised_sampled",
                 "supervised_adjusted", "imagenet"]
-Protocol = Literal["linear", "knn", "finetune"]
 SplitKind = Literal["long_tail", "category_ratio", "balanced", "natural"]
 LabelPool = Literal["balanced", "natural", "as_pretrain"]
 Twin = Literal["none", "same_n", "same_head"]
@@ -51,9 +52,23 @@ def arguments(values):
     return values
 
 
+def budget(value):
+    """A budget, as it is: a share of the labels, or above 1 images per class; ValueError for 1.5."""
+    if value > 1 and value != int(value):
+        raise ValueError(f"{value:g} is neither a share of the labels, up to 1, nor a whole number of images per class")
+    return value
+
+
+def known(name):
+    """A protocol's name, as it is; ValueError for what is none."""
+    return protocol(name).name
+
+
 IN_YAML = "(in YAML write 1.0e-3, not 1e-3)"
 AddOns = Annotated[list[dict[str, Any]], BeforeValidator(add_ons)]
 Arguments = Annotated[dict[str, Any], AfterValidator(arguments)]
+Budgets = Annotated[list[Annotated[Positive, AfterValidator(budget)]], Field(min_length=1)]
+Protocols = Annotated[list[Annotated[str, AfterValidator(known)]], Field(min_length=1)]
 
 
 class Cell(NamedTuple):
@@ -119,6 +134,14 @@ class RunConfig(Values):
         return values | {"n_max": self.n_max or None, "total": self.total or None}
 
 
+def one_length(cfg):
+    """A configuration, as it is; ValueError where its length is given twice or not at all."""
+    if (cfg.epochs > 0) == (cfg.steps > 0):
+        raise ValueError(f"give either epochs or steps and leave the other 0, not epochs {cfg.epochs} "
+                         f"with steps {cfg.steps}")
+    return cfg
+
+
 class PretrainConfig(RunConfig):
     """One pretraining: the parameters of `10_pretrain`."""
 
@@ -155,10 +178,7 @@ class PretrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _one_length(self):
-        if (self.epochs > 0) == (self.steps > 0):
-            raise ValueError(f"give either epochs or steps and leave the other 0, not epochs {self.epochs} "
-                             f"with steps {self.steps}")
-        return self
+        return one_length(self)
 
 
 class ProbeConfig(RunConfig):
@@ -171,11 +191,26 @@ class ProbeConfig(RunConfig):
     stem: Literal["default", "cifar"]
     normalisation: Literal["none", "imagenet", "half", "dataset"]
     weights: str  # of the floor `imagenet`: efficientnet_lite0 or TIMM_NAME=FILE; empty: none at hand
-    protocols: list[Protocol]
-    budgets: Annotated[list[Share], Field(min_length=1)]
+    protocols: list[str]
+    heads: dict[str, dict[str, Any]]  # settings of the published protocols among them, from params/protocols
+    budgets: Budgets
     budget_seed: Count
     class_weight: Literal["none", "balanced"]
     resamples: Annotated[int, Field(ge=100)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings(cls, values):
+        named, given = values.get("protocols"), values.get("heads")
+        if not (isinstance(named, list) and isinstance(given, dict)):
+            return values  # and it is told what it lacks
+        heads = {}
+        for name in named:
+            found = Protocol(name, "probe", values=given[name]) if name in given else protocol(name)
+            if found.stage != "probe":
+                raise ValueError(f"protocols: {name} is no probe of a frozen encoder; 30_finetune runs it")
+            heads |= {} if name in BUILT_IN else {name: found.values}
+        return values | {"heads": heads}
 
     def cells(self) -> list[Cell]:
         """What this job evaluates: protocols × budgets of the encoder, or of each floor."""
@@ -195,23 +230,35 @@ class FinetuneConfig(RunConfig):
     encoder_args: Arguments
     stem: Literal["default", "cifar"]
     normalisation: Literal["none", "imagenet", "half", "dataset"]
+    weights: str  # without a run, instead of random ones: efficientnet_lite0 or TIMM_NAME=FILE
     recipe: str
-    budgets: Annotated[list[Share], Field(min_length=1)]
+    protocol: str  # what tables call it
+    budgets: Budgets
     budget_seed: Count
     class_weight: Literal["none", "balanced"]
     sampling: Literal["uniform", "balanced"]
     logit_adjustment: Annotated[float, Field(ge=0)]  # tau of Menon et al. 2021; 0 is plain cross entropy
-    optimiser: Literal["adamw", "sgd", "lars"]
+    train: Literal["all", "head"]
+    optimiser: Literal["adam", "adamw", "sgd", "lars"]
     lr: Positive
+    head_lr: Annotated[float, Field(ge=0)]  # of the head; 0: as the encoder's
+    schedule: Literal["cosine", "constant"]
     weight_decay: Annotated[float, Field(ge=0)]
     layer_decay: Share
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     batch: Annotated[int, Field(ge=2)]
-    steps: Annotated[int, Field(ge=1)]
+    epochs: Count
+    steps: Count
     warmup: Annotated[float, Field(ge=0, lt=1)]
+    select: Literal["last", "best_val"]
+    layers: bool  # compare every layer before and after
     precision: Literal["auto", "fp32", "bf16"]
     resamples: Annotated[int, Field(ge=100)]
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        return one_length(self)
 
     @model_validator(mode="after")
     def _one_correction(self):
@@ -237,18 +284,52 @@ class FinetuneConfig(RunConfig):
 
     def cells(self) -> list[Cell]:
         """What this job evaluates: one fine-tuning per budget."""
-        return [Cell(f"finetune-b{budget:g}-s{self.budget_seed}", "encoder", "finetune", budget)
+        return [Cell(f"{self.protocol}-b{budget:g}-s{self.budget_seed}", "encoder", self.protocol, budget)
                 for budget in self.budgets]
 
 
-# --- a study: arms × splits × seeds -----------------------------------------------------------------------------------
+# --- a study: data × arms × splits × seeds ----------------------------------------------------------------------------
+
+class Splits(Values):
+    """Which imbalances are cut; split number i uses draw_seeds[i] and order_seeds[i]."""
+
+    kind: SplitKind
+    ratios: Annotated[list[Ratio], Field(min_length=1)] = [1]
+    draw_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+    order_seeds: list[Count] | None = None
+    twins: list[Literal["same_n", "same_head"]] = []
+    n_max: Count = 0
+    total: Count | Annotated[list[Count], Field(min_length=1)] = 0  # a list: every ratio at every total
+    positive: Count = 1
+
+    @model_validator(mode="after")
+    def _pairs(self):
+        if self.order_seeds is not None and len(self.order_seeds) != len(self.draw_seeds):
+            raise ValueError(f"order_seeds has {len(self.order_seeds)} entries and draw_seeds {len(self.draw_seeds)}; "
+                             "they are used in pairs")
+        if self.kind in ("natural", "balanced") and self.ratios != [1]:
+            raise ValueError(f"ratios {self.ratios} mean nothing for kind {self.kind}; leave them out")
+        return self
+
+    def each(self):
+        """Every imbalance that is cut, with its balanced twins, as parameters of a run."""
+        orders = self.draw_seeds if self.order_seeds is None else self.order_seeds
+        for draw_seed, order_seed in zip(self.draw_seeds, orders, strict=True):
+            for total in self.total if isinstance(self.total, list) else [self.total]:
+                for ratio in self.ratios:
+                    for twin in ["none", *(self.twins if ratio != 1 else [])]:
+                        yield {"split_kind": self.kind, "ratio": ratio, "twin": twin, "draw_seed": draw_seed,
+                               "order_seed": order_seed, "n_max": self.n_max, "total": total,
+                               "positive": self.positive}
+
 
 class Data(Values):
-    """The data set a study pretrains on, and how its parts are made."""
+    """A data set that a study pretrains on, and how its parts are made."""
 
     dataset: str
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     evaluate_on: str = ""  # another data set for probes and fine-tuning; empty: the same
+    splits: Splits | None = None  # instead of the study's
     label_pool: LabelPool = "balanced"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     part_seed: Count = 0
@@ -261,34 +342,14 @@ class Data(Values):
         return self
 
 
-class Splits(Values):
-    """Which imbalances are cut; split number i uses draw_seeds[i] and order_seeds[i]."""
-
-    kind: SplitKind
-    ratios: Annotated[list[Ratio], Field(min_length=1)] = [1]
-    draw_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
-    order_seeds: list[Count] | None = None
-    twins: list[Literal["same_n", "same_head"]] = []
-    n_max: Count = 0
-    total: Count = 0
-    positive: Count = 1
-
-    @model_validator(mode="after")
-    def _pairs(self):
-        if self.order_seeds is not None and len(self.order_seeds) != len(self.draw_seeds):
-            raise ValueError(f"order_seeds has {len(self.order_seeds)} entries and draw_seeds {len(self.draw_seeds)}; "
-                             "they are used in pairs")
-        if self.kind in ("natural", "balanced") and self.ratios != [1]:
-            raise ValueError(f"ratios {self.ratios} mean nothing for kind {self.kind}; leave them out")
-        return self
-
-
 class Arm(Values):
     """One way to pretrain; what is not given comes from the parameters cell of `10_pretrain`."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
     method: str
     preset: str | None = None  # a published recipe, NAME or FILE/NAME, of params/presets; what the arm says itself wins
+    data: Annotated[list[str], Field(min_length=1)] | None = None  # only these data sets of the study
+    protocols: Protocols | None = None  # instead of the study's
     ratios: list[Ratio] | None = None  # only these ratios of the study, for an arm that costs too much for all
     method_args: dict[str, Any] | None = None
     wrap: AddOns | None = None
@@ -310,10 +371,11 @@ class Arm(Values):
 
 
 class Evaluate(Values):
-    """Protocols and label budgets of every encoder; `finetune` holds differences from the cell of `30_finetune`."""
+    """Protocols and label budgets of every encoder; `finetune` holds what differs from the cell of `30_finetune`, and
+    from what a published fine-tuning says."""
 
-    protocols: Annotated[list[Protocol], Field(min_length=1)] = ["linear", "knn"]
-    budgets: Annotated[list[Share], Field(min_length=1)] = [0.01, 0.05, 0.1, 0.5, 1.0]
+    protocols: Protocols = ["linear", "knn"]
+    budgets: Budgets = [0.01, 0.05, 0.1, 0.5, 1.0]  # shares of the labelled pool; above 1: images per class
     budget_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
     class_weight: Literal["none", "balanced"] = "none"
     finetune: dict[str, Any] = {}
@@ -328,13 +390,18 @@ class Resources(Values):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
+def several(value):
+    """One data set is a list of one."""
+    return [value] if isinstance(value, dict) else value
+
+
 class Study(Values):
-    """A study file: arms × splits × seeds is the grid, nothing else multiplies."""
+    """A study file: data sets × arms × splits × seeds is the grid, nothing else multiplies."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
     question: str
-    data: Data
-    splits: Splits
+    data: Annotated[list[Data], Field(min_length=1), BeforeValidator(several)]
+    splits: Splits | None = None  # of the data sets that say none
     arms: Annotated[list[Arm], Field(min_length=1)]
     seeds: Annotated[list[Count], Field(min_length=1)] = [0]
     evaluate: Evaluate = Evaluate()
@@ -344,16 +411,32 @@ class Study(Values):
 
     @model_validator(mode="after")
     def _names(self):
-        names = [arm.name for arm in self.arms]
-        if doubled := {n for n in names if names.count(n) > 1}:
-            raise ValueError(f"arms: the name {sorted(doubled)[0]} is used twice")
+        sets = [data.dataset for data in self.data]
+        if doubled := {name for name in sets if sets.count(name) > 1}:
+            raise ValueError(f"data: {min(doubled)} is there twice")
+        for data in self.data:
+            if not (data.splits or self.splits):
+                raise ValueError(f"splits: missing, and data.{data.dataset} has none of its own")
+            names = [arm.name for arm in self.arms_of(data)]
+            if doubled := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"arms: the name {min(doubled)} is used twice")
         for arm in self.arms:
             if arm.epochs and arm.steps:
                 raise ValueError(f"arms.{arm.name}: give epochs or steps, not both")
-            if missing := set(arm.ratios or []) - set(self.splits.ratios):
-                raise ValueError(f"arms.{arm.name}: ratio {min(missing):g} is not among splits.ratios "
-                                 f"{self.splits.ratios}")
+            if missing := set(arm.data or []) - set(sets):
+                raise ValueError(f"arms.{arm.name}: {min(missing)} is not among the study's data: {', '.join(sets)}")
+            ratios = sorted({ratio for data in self.data for ratio in self.splits_of(data).ratios})
+            if missing := set(arm.ratios or []) - set(ratios):
+                raise ValueError(f"arms.{arm.name}: ratio {min(missing):g} is not among splits.ratios {ratios}")
         return self
+
+    def arms_of(self, data) -> list[Arm]:
+        """The arms that are pretrained on one of the study's data sets."""
+        return [arm for arm in self.arms if not arm.data or data.dataset in arm.data]
+
+    def splits_of(self, data) -> Splits:
+        """The splits that are cut from one of the study's data sets."""
+        return data.splits or self.splits
 
 
 def load_study(path) -> Study:
@@ -381,6 +464,8 @@ def explain(error: ValidationError, model: type[Values]) -> str:
     problems = error.errors()
     first = problems[0]
     value, place = first["input"], [str(part) for part in first["loc"]]
+    if place[0:1] == ["data"] and place[1:2] == ["0"]:
+        del place[1]  # most studies have one data set, and no list
     if len(place) == 2 and isinstance(value, dict) and isinstance(value.get("name"), str):
         place[1] = value["name"]  # arms.simclr says more than arms.0
     key = ".".join(place) or model.__name__

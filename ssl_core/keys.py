@@ -21,8 +21,8 @@ ENTRIES = {
     "pretrain": ["augment", "encoders", "weights", "train"],  # and the method's own module
     "probe": ["encoders", "data.splits", "evaluate.features", "evaluate.probe", "evaluate.floors", "evaluate.imagenet",
               "evaluate.metrics", "evaluate.intervals", "evaluate.heads"],
-    "finetune": ["augment", "encoders", "data.splits", "evaluate.finetune", "evaluate.metrics", "evaluate.intervals",
-                 "evaluate.heads"],
+    "finetune": ["augment", "encoders", "data.splits", "evaluate.finetune", "evaluate.imagenet",
+                 "evaluate.metrics", "evaluate.intervals", "evaluate.heads"],
 }
 INPUTS = {
     "pretrain": ["data", "unlabelled"],

@@ -6,13 +6,15 @@ parameters cells, study and code; nothing here imports torch or starts a kernel.
 
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 
-from ssl_core.config import PLAIN, SUPERVISED, ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
+from ssl_core.config import PLAIN, SUPERVISED, ConfigError, Data, FinetuneConfig, PretrainConfig, ProbeConfig
 from ssl_core.files import root
 from ssl_core.keys import make_key
 from ssl_core.nb import parameters_of, stamp
 from ssl_core.presets import ARGUMENTS, values_of
+from ssl_core.protocols import protocol
 from ssl_core.runs import run_folder, run_name
 from ssl_core.states import DONE, TO_RUN, assess
 
@@ -96,31 +98,26 @@ def make_plan(study, older_code=False) -> Plan:
     Raises ConfigError, one line, when a notebook, the data or the study does not allow what is asked.
     """
     planner = _Planner(study, older_code)
-    splits = list(splits_of(study))
-    encoders = [planner.pretraining(arm.name, i, seed) for i, split in enumerate(splits) for arm in study.arms
-                for seed in study.seeds if not arm.ratios or split["ratio"] in arm.ratios]
-    for encoder in encoders:
-        planner.evaluations(encoder)
-    networks = []
-    for encoder in encoders:
+    planner.read_all()
+    made = [(planner.pretraining(data.dataset, arm.name, i, seed), data, arm) for data in study.data
+            for i, split in enumerate(study.splits_of(data).each()) for arm in study.arms_of(data)
+            for seed in study.seeds if not arm.ratios or split["ratio"] in arm.ratios]
+    networks = {}  # by evaluated data set, with the protocols that read them
+    for encoder, data, arm in made:
+        target, protocols = planner.target(data), arm.protocols or study.evaluate.protocols
+        planner.evaluations(encoder, data, protocols)
         network = {name: getattr(encoder.cfg, name) for name in NETWORK}
-        networks += [] if network in networks else [network]
-    for split in splits:
-        for seed in study.seeds:
-            planner.floors(split, seed, networks)
+        read = networks.setdefault(target.dataset, (target, []))[1]
+        known = next((names for other, names in read if other == network), None)
+        if known is None:
+            read.append((network, list(protocols)))
+        else:
+            known += [name for name in protocols if name not in known]
+    for target, read in networks.values():
+        for split in planner.labels_of(target):
+            for seed in study.seeds:
+                planner.floors(target, split, seed, read)
     return Plan(study, list(planner.jobs.values()))
-
-
-def splits_of(study):
-    """Every imbalance that the study cuts, with its balanced twins; split number i uses the i-th pair of seeds."""
-    splits = study.splits
-    orders = splits.draw_seeds if splits.order_seeds is None else splits.order_seeds
-    for draw_seed, order_seed in zip(splits.draw_seeds, orders, strict=True):
-        for ratio in splits.ratios:
-            for twin in ["none", *(splits.twins if ratio != 1 else [])]:
-                yield {"split_kind": splits.kind, "ratio": ratio, "twin": twin, "draw_seed": draw_seed,
-                       "order_seed": order_seed, "n_max": splits.n_max, "total": splits.total,
-                       "positive": splits.positive}
 
 
 class _Planner:
@@ -130,25 +127,47 @@ class _Planner:
         self.study, self.older_code, self.jobs = study, older_code, {}
         self.defaults = {stage: parameters_of(notebook_of(stage)) for stage in NOTEBOOKS}
         self.stamps = {stage: stamp(notebook_of(stage)) for stage in NOTEBOOKS}
-        self.arms = {arm.name: arm for arm in study.arms}
-        self.splits = list(splits_of(study))
-        data, evaluate = study.data, study.evaluate
-        self.shared = {
-            "study": study.name, "device": study.resources.device, "threads": study.resources.threads,
-            "image_size": data.image_size or self.defaults["pretrain"]["image_size"],
-            **{name: getattr(data, name) for name in ("dataset", "label_pool", "test_fraction", "part_seed")}}
-        self.evaluate = {"budgets": evaluate.budgets, "class_weight": evaluate.class_weight}
-        if data.evaluate_on:  # the imbalance was cut from the other data set
-            self.evaluate |= {"dataset": data.evaluate_on, "split_kind": "natural", "ratio": 1, "twin": "none",
-                              "n_max": 0, "total": 0}
-        self.frozen = [protocol for protocol in evaluate.protocols if protocol != "finetune"]
+        self.data = {data.dataset: data for data in study.data}
         self.load, self.pools = cache(self.load), cache(self.pools)  # one draw serves all runs that share it
         self.pretraining = cache(self.pretraining)
+
+    def read_all(self):
+        """Read every data set of the study; ConfigError with one line for each that is not there or not as expected."""
+        wrong = []
+        for data in self.study.data:
+            for name in filter(None, (data.dataset, data.evaluate_on)):
+                try:
+                    self.load(name, self.size(data))
+                except (ValueError, OSError) as error:
+                    wrong.append(" ".join(str(error).split()))
+        if wrong:
+            raise ConfigError(f"data: {' | '.join(dict.fromkeys(wrong))}")
 
     def load(self, dataset, size):
         from ssl_core.data import load
 
         return load(dataset, size)
+
+    def size(self, data):
+        return data.image_size or self.defaults["pretrain"]["image_size"]
+
+    def shared(self, data):
+        """The parameters that all runs on one data set share."""
+        names = ("dataset", "label_pool", "test_fraction", "part_seed")
+        return {"study": self.study.name, "device": self.study.resources.device, "image_size": self.size(data),
+                "threads": self.study.resources.threads, **{name: getattr(data, name) for name in names}}
+
+    def target(self, data):
+        """What the encoders of a data set are evaluated on: itself, or another one, which the study may describe."""
+        if not data.evaluate_on:
+            return data
+        seeds = self.study.splits_of(data).model_dump(include={"draw_seeds", "order_seeds"})
+        values = data.model_dump(exclude={"splits"}) | {"dataset": data.evaluate_on, "evaluate_on": ""}
+        return self.data.get(data.evaluate_on) or Data(**values, splits={"kind": "natural", **seeds})
+
+    def labels_of(self, target):
+        """The splits under which a data set is evaluated."""
+        return list(self.study.splits_of(target).each())
 
     def pools(self, dataset, size, arguments):
         from ssl_core.data.pools import pools
@@ -157,7 +176,7 @@ class _Planner:
 
     def add(self, stage, where, values, **above) -> Job:
         """One job; `above` are the jobs whose encoder it starts from, by the name of the parameter that says so."""
-        values = self.defaults[stage] | self.shared | values | {name: shown(job.folder) for name, job in above.items()}
+        values = self.defaults[stage] | values | {name: shown(job.folder) for name, job in above.items()}
         try:
             cfg = CONFIGS[stage](**values)
             data = self.load(cfg.dataset, cfg.image_size)
@@ -179,9 +198,11 @@ class _Planner:
         assess(job, self.stamps[stage], self.older_code)
         return self.jobs.setdefault((stage, str(key)), job)
 
-    def pretraining(self, name, i, seed, starts=()) -> Job:
-        """The pretraining of an arm on split number i; another arm that it starts from comes first."""
-        arm, split = self.arms[name], self.splits[i]
+    def pretraining(self, dataset, name, i, seed, starts=()) -> Job:
+        """The pretraining of an arm on split number i of a data set; another arm that it starts from comes first."""
+        data = self.data[dataset]
+        arms = {arm.name: arm for arm in self.study.arms_of(data)}
+        arm, split = arms[name], self.labels_of(data)[i]
         if name in starts:
             raise ConfigError(f"arms.{name}: its init leads in a circle: {' → '.join([*starts, name])}")
         if starts and arm.ratios and split["ratio"] not in arm.ratios:
@@ -196,39 +217,73 @@ class _Planner:
         if "epochs" in values or "steps" in values:  # a length in one unit takes the place of the cell's in the other
             values = {"epochs": 0, "steps": 0} | values
         above = {}
-        if arm.init in self.arms:
-            above = {"init": self.pretraining(arm.init, i, seed, (*starts, name))}
-        return self.add("pretrain", f"arms.{name}", values | split | {"arm": name, "seed": seed}, **above)
+        if arm.init in arms:
+            above = {"init": self.pretraining(dataset, arm.init, i, seed, (*starts, name))}
+        elif other := next((d for d in self.study.data if arm.init in {a.name for a in self.study.arms_of(d)}), None):
+            above = {"init": self.pretraining(other.dataset, arm.init, min(i, len(self.labels_of(other)) - 1), seed,
+                                              (*starts, name))}
+        return self.add("pretrain", f"arms.{name}", self.shared(data) | values | split | {"arm": name, "seed": seed},
+                        **above)
 
-    def evaluations(self, encoder):
-        """All frozen protocols of an encoder in one job per budget seed, and its fine-tuning in another."""
-        cfg, evaluate = encoder.cfg, self.study.evaluate
-        same = {name: getattr(cfg, name) for name in ("arm", "seed", *NETWORK, *self.splits[0])}
-        for budget_seed in evaluate.budget_seeds:
-            values = same | self.evaluate | {"budget_seed": budget_seed}
-            if self.frozen:
-                self.add("probe", f"probe of {cfg.arm}", values | {"protocols": self.frozen, "floors": []}, run=encoder)
-            if "finetune" in evaluate.protocols:
-                self.add("finetune", f"evaluate.finetune of {cfg.arm}", values | evaluate.finetune, run=encoder)
+    def evaluations(self, encoder, data, protocols):
+        """All probes of an encoder in one job per budget seed, and each fine-tuning in another."""
+        cfg, target = encoder.cfg, self.target(data)
+        same = self.shared(target) | {name: getattr(cfg, name) for name in ("arm", "seed", *NETWORK)}
+        splits = self.labels_of(target)
+        if target is data:
+            splits = [{name: getattr(cfg, name) for name in splits[0]}]
+        elif target.label_pool != "as_pretrain":  # labels do not follow the other data set's split
+            splits = [splits[0] | {name: getattr(cfg, name) for name in ("draw_seed", "order_seed")}]
+        for split, budget_seed in product(splits, self.study.evaluate.budget_seeds):
+            values = same | split | self.budgets(budget_seed)
+            if frozen := of_stage("probe", protocols):
+                self.add("probe", f"probe of {cfg.arm}", values | {"protocols": frozen, "floors": []}, run=encoder)
+            for name in of_stage("finetune", protocols):
+                self.add("finetune", f"{name} of {cfg.arm}", values | self.finetuning(name), run=encoder)
 
-    def floors(self, split, seed, networks):
-        """What needs no pretraining. Only `random` depends on network and seed; the others are made once a draw."""
+    def budgets(self, budget_seed):
+        evaluate = self.study.evaluate
+        return {"budgets": evaluate.budgets, "class_weight": evaluate.class_weight, "budget_seed": budget_seed}
+
+    def finetuning(self, name):
+        """Parameters of a fine-tuning: published ones, and above them what the study says of all."""
+        values = protocol(name).values | {"protocol": name}
+        if {"epochs", "steps"} & self.study.evaluate.finetune.keys():
+            values |= {"epochs": 0, "steps": 0}
+        elif "epochs" in values:
+            values |= {"steps": 0}
+        return values | self.study.evaluate.finetune
+
+    def floors(self, target, split, seed, networks):
+        """What needs no pretraining. Only `random` depends on network and seed; the others are made once a draw.
+
+        networks: those to read untrained, each with its protocols.
+        """
         study = self.study
         frozen = [floor for floor in study.floors if floor not in SUPERVISED]
         for budget_seed in study.evaluate.budget_seeds:
-            values = split | self.evaluate | {"run": "", "seed": seed, "budget_seed": budget_seed}
-            for network in networks:
-                first = network == networks[0]
+            values = self.shared(target) | split | self.budgets(budget_seed) | {"run": "", "seed": seed}
+            for network, protocols in networks:
+                first = network == networks[0][0]
                 names = frozen if first and seed == study.seeds[0] else [name for name in frozen if name == "random"]
                 if names:
                     self.add("probe", "floors", values | network | {
                         "arm": "floors" if first else f"random.{network['encoder']}", "floors": names,
-                        "protocols": self.frozen or ["linear"],
+                        "protocols": of_stage("probe", protocols) or ["linear"],
                         "weights": study.weights if "imagenet" in names else ""})
-            for floor in study.floors:
-                if floor in SUPERVISED:
-                    self.add("finetune", f"floors.{floor}", values | networks[0] | study.evaluate.finetune | PLAIN
-                             | SUPERVISED[floor] | {"arm": floor})
+                for name in of_stage("finetune", protocols):
+                    if "imagenet" in study.floors and study.weights and first:
+                        self.add("finetune", "floors.imagenet", values | network | self.finetuning(name)
+                                 | {"arm": "imagenet", "weights": study.weights})
+                for name in of_stage("finetune", protocols) or ["finetune"] * first:
+                    for floor in [floor for floor in study.floors if floor in SUPERVISED]:
+                        self.add("finetune", f"floors.{floor}", values | network | self.finetuning(name) | PLAIN
+                                 | SUPERVISED[floor] | {"arm": floor})
+
+
+def of_stage(stage, protocols) -> list[str]:
+    """Those of the protocols that one notebook runs."""
+    return [name for name in protocols if protocol(name).stage == stage]
 
 
 def notebook_of(stage) -> Path:

@@ -60,7 +60,7 @@ Everywhere here: the learning rate rises linearly for the share `warmup` of all 
 to 0; an epoch leaves out its incomplete last batch; crops are resized bilinearly; one process sees the whole batch,
 so that negatives and BatchNorm statistics are never split over devices. Rows say so only where it changes much.
 """
-NOT_ROWS = ("name", "method", "preset", "ratios")  # fields of an arm that no preset gives
+NOT_ROWS = ("name", "method", "preset", "data", "protocols", "ratios")  # fields of an arm that no preset gives
 COLUMNS = ("constant", "value", "where it comes from", "where we differ, and why")
 
 
@@ -192,7 +192,7 @@ def values_of(arm) -> dict:
 
     Arguments are merged key by key, but those of an encoder or optimiser that the arm replaces are left behind.
     """
-    own = arm.model_dump(exclude={"name", "ratios", "preset"}, exclude_none=True)
+    own = arm.model_dump(exclude={*NOT_ROWS} - {"method"}, exclude_none=True)
     if arm.preset is None:
         return own
     given = preset(arm.method, arm.preset)

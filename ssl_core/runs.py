@@ -114,6 +114,9 @@ class Run:
                "key": self.key}
         split = origin or (cfg.model_dump() if cfg.label_pool == "as_pretrain" else {})
         row |= {name: split.get(name, "") for name in ("split_kind", "twin", "ratio", "order_seed")}
+        # labels that follow the other set's split: this is what pairs it
+        if origin and cfg.label_pool == "as_pretrain" and origin["dataset"] != cfg.dataset:
+            row |= {name: getattr(cfg, name) for name in ("draw_seed", "order_seed")}
         if origin:
             options = ",".join([*named(origin["method_args"]), *(add_on(**wrapper) for wrapper in origin["wrap"])])
             return row | {"pretrain_dataset": Path(origin["dataset"]).stem, "n_unlabelled": self.origin["n_unlabelled"],
@@ -121,8 +124,10 @@ class Run:
                           "encoder": origin["encoder"], "init": Path(origin["init"].rpartition("=")[2]).name,
                           "epochs": self.origin.get("epochs") or origin["epochs"] or ""}
         if self.stage == "finetune":
-            return row | {"arm": arm_name(self.stage, cfg, origin), "method": "supervised", "encoder": cfg.encoder,
-                          "variant": ",".join(named(cfg.correction or {"class_weight": "none"})), "init": "random"}
+            start = {"method": "supervised", "encoder": cfg.encoder, "init": "random"} if not cfg.weights else {
+                "method": "imagenet", "encoder": cfg.weights.partition("=")[0], "init": "imagenet"}
+            return row | start | {"arm": arm_name(self.stage, cfg, origin),
+                                  "variant": ",".join(named(cfg.correction or {"class_weight": "none"}))}
         network = {"random": {"encoder": cfg.encoder, "init": "random"},
                    "imagenet": {"encoder": cfg.weights.partition("=")[0], "init": "imagenet"}}
         return row | {"arm": cell.source, "method": cell.source} | network.get(cell.source, {})
@@ -166,10 +171,11 @@ def open_run(stage, cfg, inputs) -> Run:
 def run_name(stage, cfg, origin=None) -> str:
     """What a person calls it: simclr-fashion-lt100.same_n-d0o0-s0; floors have no imbalance: floors-fashion-d0-s0."""
     values = cfg.model_dump() | {name: value for name, value in (origin or {}).items()
-                                 if name in ("split_kind", "ratio", "twin", "draw_seed", "order_seed", "seed")}
+                                 if name in ("split_kind", "ratio", "twin", "draw_seed", "order_seed", "seed", "total")}
     parts = [arm_name(stage, cfg, origin), Path(cfg.dataset).stem]
     if stage == "pretrain" or origin or cfg.label_pool == "as_pretrain":
         ratio = f"{values['ratio']:g}" if values["split_kind"] in ("long_tail", "category_ratio") else ""
+        ratio = str(values["total"]) if values["split_kind"] == "balanced" and values["total"] else ratio
         twin = "" if values["twin"] == "none" else f".{values['twin']}"
         parts += [f"{SPLIT_NAMES[values['split_kind']]}{ratio}{twin}", f"d{values['draw_seed']}o{values['order_seed']}"]
     else:

@@ -50,7 +50,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize("changes, message", [
     ({"arm": []}, "toy.yaml: arm: unknown key"),
     ({"seeds": ["a"]}, "toy.yaml: seeds.0: 'a' is text, not a number"),
-    ({"data": {"dataset": "moon"}}, "arms.simclr: no data set 'moon'; params/data holds toy"),
+    ({"data": {"dataset": "moon"}}, "data: no data set 'moon'; params/data holds toy"),
     ({"arms": [{"name": "a", "method": "simclr", "lr": 0.0}]}, "lr"),
 ])
 def test_a_wrong_study_is_one_line_and_exit_2(study, capsys, changes, message):

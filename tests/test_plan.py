@@ -149,7 +149,7 @@ def test_an_arm_may_start_from_another(project):
 
 @pytest.mark.parametrize("changes, message", [
     ({"arms": [{"name": "a", "method": "moco"}]}, "arms.a: method 'moco' is unknown; there are: simclr, mae"),
-    ({"data": {"dataset": "toys"}}, "arms.simclr: no data set 'toys'; params/data holds toy"),
+    ({"data": {"dataset": "toys"}}, "data: no data set 'toys'; params/data holds toy"),
     ({"evaluate": {"protocols": ["finetune"], "finetune": {"lrr": 1}}}, "finetune of simclr: lrr: unknown key"),
     ({"splits": STUDY["splits"] | {"n_max": 999}}, "arms.simclr: .*999 images"),
     ({"arms": [{"name": "a", "method": "mae"}, {"name": "b", "method": "mae"}]}, "arms a and b are the same"),

@@ -171,7 +171,7 @@ def test_the_fingerprint_follows_every_pool():
 
 @pytest.mark.parametrize("options, words", [
     (dict(split_kind="longtail"), "choose long_tail, category_ratio, balanced, natural"),
-    (dict(split_kind="balanced", total=50), "a balanced split takes no total"),
+    (dict(split_kind="balanced", total=50), "a balanced split of 50 images in all: give a multiple of"),
     (dict(split_kind="natural", n_max=50), "a natural split takes no n_max"),
     (dict(split_kind="category_ratio"), "needs `total`"),
     (dict(label_pool="all"), "choose balanced, natural or as_pretrain"),

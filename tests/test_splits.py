@@ -189,7 +189,7 @@ def test_balanced_and_natural():
     (lambda y: balanced_split(np.array([0, 2, 2]), 0), "0 images per class is empty"),
     (lambda y: long_tail_split(y, 2, 0, n_max=60).twin("same_size"), "choose same_n or same_head"),
     (lambda y: category_ratio_split(np.r_[np.zeros(99, int), 1], 99, 100, 0).twin(), "50 images of class 1 are needed"),
-    (lambda y: label_budget(y, 0, 0), "above 0 and up to 1, not 0"),
+    (lambda y: label_budget(y, 0, 0), "above 0 and up to 1, or a number of images per class, not 0"),
     (lambda y: frequency_groups(range(10), "paper"), "choose official or thesis"),
 ])
 def test_messages_hold_the_numbers(make, words):

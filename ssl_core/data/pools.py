@@ -91,7 +91,7 @@ def narrow(data, pool, train, draw_seed, ratio, notes):
 
 def draw_split(labels, kind, ratio, draw_seed, order_seed, n_max, total, positive, classes):
     """The split of `kind` over the labels of the training part (−1 elsewhere)."""
-    numbers = {"long_tail": (), "category_ratio": ("n_max",), "balanced": ("total",), "natural": ("n_max", "total")}
+    numbers = {"long_tail": (), "category_ratio": ("n_max",), "balanced": (), "natural": ("n_max", "total")}
     if kind not in numbers:
         raise ValueError(f"split_kind {kind!r}: choose {', '.join(numbers)}")
     if odd := [name for name in numbers[kind] if {"n_max": n_max, "total": total}[name] is not None]:
@@ -102,7 +102,7 @@ def draw_split(labels, kind, ratio, draw_seed, order_seed, n_max, total, positiv
     if kind == "long_tail":
         return long_tail_split(labels, ratio, draw_seed, n_max, class_order(len(classes), order_seed), total)
     if kind == "balanced":
-        return balanced_split(labels, draw_seed, n_max)
+        return balanced_split(labels, draw_seed, n_max, total)
     if total is None:
         raise ValueError("a category_ratio split needs `total`, the number of images at every ratio")
     return category_ratio_split(labels, ratio, total, draw_seed, positive)

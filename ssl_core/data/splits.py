@@ -156,9 +156,14 @@ def category_ratio_split(labels, ratio, total, seed, positive=1):
     return draw(labels, counts, order, seed, "category_ratio", ratio, f"{total} images at 1:{ratio:g}")
 
 
-def balanced_split(labels, seed, per_class=None):
-    """The same number of images of every class: `per_class`, or as many as the smallest class has."""
+def balanced_split(labels, seed, per_class=None, total=None):
+    """The same number of images of every class: `per_class`, or as many as the smallest class has; `total`, a multiple
+    of the classes' number, instead of `per_class`."""
     there = class_counts(labels)
+    if total is not None and (total % len(there) or per_class is not None):
+        raise ValueError(f"a balanced split of {total} images in all: give a multiple of {len(there)} classes, "
+                         "and no n_max beside it")
+    per_class = per_class if total is None else total // len(there)
     n = int(min(there, default=0)) if per_class is None else per_class
     if n < 1:
         raise ValueError(f"a balanced split of {n} images per class is empty; the classes have {there.tolist()}")
@@ -183,24 +188,38 @@ def is_labelled(labels):
 # --- label budgets ----------------------------------------------------------------------------------------------------
 
 def label_budget(labels, fraction, seed, groups=None):
-    """Positions of a share of the labelled images, sorted int64; per class max(1, round(fraction · n_c)).
+    """Positions of a share of the labelled images, sorted int64; per class max(1, round(fraction · n_c)), or, where
+    `fraction` is above 1, that many images of each class.
 
     groups (N,): whole groups are taken in one seeded order, for all classes the same; in each class the group that
     reaches the class's count is cut. Counts come first: a class rare in the first groups takes images of later ones.
     Labels (N, L): round(fraction · N) images by iterative stratification, and at least one positive per label.
     """
     labels = np.asarray(labels, np.int64)
-    if not 0 < fraction <= 1:
-        raise ValueError(f"a budget is a share above 0 and up to 1, not {fraction:g}")
+    if fraction <= 0 or fraction > 1 and fraction != int(fraction):
+        raise ValueError(f"a budget is a share above 0 and up to 1, or a number of images per class, not {fraction:g}")
+    if fraction > 1:
+        return shots(labels, int(fraction), seed, groups)
     if labels.ndim == 2:
         return multilabel_budget(labels, fraction, seed, groups)
-    taken = [np.zeros(0, np.int64)]
+    members = class_queues(labels, seed, groups)
+    return np.sort(np.concatenate([m[:max(1, round(fraction * len(m)))] for m in members]))
+
+
+def shots(labels, n, seed, groups=None):
+    """Positions of `n` images of each class, sorted int64, in the order of `label_budget`; ValueError for too few."""
+    members = class_queues(single_labels(labels), seed, groups)
+    fewest = min(map(len, members))
+    if fewest < n:
+        raise ValueError(f"a budget of {n} images per class: class {[*map(len, members)].index(fewest)} has {fewest}")
+    return np.sort(np.concatenate([m[:n] for m in members]))
+
+
+def class_queues(labels, seed, groups):
+    """Positions of each class in the order in which budgets take them, whole groups one after the other."""
     ranks = np.zeros(len(labels), int) if groups is None else group_ranks(labels, np.asarray(groups), seed)
-    for c in range(labels.max(initial=-1) + 1):
-        members = class_permutation(labels, c, seed)
-        members = members[np.argsort(ranks[members], kind="stable")]
-        taken.append(members[:max(1, round(fraction * len(members)))])
-    return np.sort(np.concatenate(taken))
+    members = [class_permutation(labels, c, seed) for c in range(labels.max(initial=-1) + 1)]
+    return [np.zeros(0, np.int64)] * (not members) + [m[np.argsort(ranks[m], kind="stable")] for m in members]
 
 
 def group_ranks(labels, groups, seed):

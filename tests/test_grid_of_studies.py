@@ -1,0 +1,163 @@
+"""Several data sets, totals and published protocols in one study: what it multiplies out to, and what pairs."""
+
+import numpy as np
+import pytest
+from test_plan import planned, project, run  # noqa: F401  (project is a fixture)
+from toy_configs import finetune, probe
+
+from ssl_core.config import ConfigError, Study
+from ssl_core.data.splits import label_budget
+from ssl_core.protocols import protocol_names
+from ssl_core.runs import collect
+
+PROTOCOLS = """
+mlp_head: {stage: probe, short: two layers, about: a, source: s, values: {head: mlp}}
+slow: {stage: finetune, about: a, source: s, values: {lr: 0.5, epochs: 7}}
+"""
+TWO = [{"dataset": "toy"}, {"dataset": "other"}]
+
+
+@pytest.fixture
+def two(project):  # noqa: F811
+    rng = np.random.default_rng(1)
+    np.savez(project / "params" / "data" / "other.npz",
+             train_images=rng.integers(0, 255, (120, 8, 8), np.uint8), train_labels=np.arange(120) % 3,
+             test_images=rng.integers(0, 255, (30, 8, 8), np.uint8), test_labels=np.arange(30) % 3)
+    (project / "params" / "data" / "other.yaml").write_text(
+        "kind: npz\nfile: other.npz\nclasses: ['0', '1', '2']\n")
+    (project / "params" / "protocols").mkdir()
+    (project / "params" / "protocols" / "p.yaml").write_text(PROTOCOLS)
+    return project
+
+
+def jobs(stage, **changes):
+    return [job for job in planned(**changes).jobs if job.stage == stage]
+
+
+def test_every_data_set_meets_every_arm_that_does_not_name_others(two):
+    arms = [{"name": "simclr", "method": "simclr"},
+            {"name": "mae", "method": "mae", "data": ["toy"]},
+            {"name": "mae", "method": "mae", "data": ["other"], "lr": 0.5}]
+    made = jobs("pretrain", data=TWO, arms=arms, splits={"kind": "natural", "draw_seeds": [0]})
+    assert {(job.cfg.dataset, job.cfg.arm, job.cfg.lr) for job in made} == {
+        ("toy", "simclr", 0.001), ("toy", "mae", 0.001), ("other", "simclr", 0.001), ("other", "mae", 0.5)}
+    probes = jobs("probe", data=TWO, arms=arms, splits={"kind": "natural", "draw_seeds": [0]})
+    assert all(job.cfg.dataset == job.needs[0].cfg.dataset for job in probes if job.needs)
+    assert {job.cfg.dataset for job in probes if not job.needs} == {"toy", "other"}
+
+
+def test_a_data_set_may_have_splits_of_its_own(two):
+    data = [{"dataset": "toy"}, {"dataset": "other", "splits": {"kind": "balanced", "total": [9, 30]}}]
+    made = jobs("pretrain", data=data, arms=[{"name": "simclr", "method": "simclr"}],
+                splits={"kind": "long_tail", "ratios": [1, 10]})
+    assert sorted((j.cfg.dataset, j.cfg.split_kind, j.cfg.ratio, j.n_unlabelled) for j in made) == [
+        ("other", "balanced", 1, 9), ("other", "balanced", 1, 30), ("toy", "long_tail", 1, 160),
+        ("toy", "long_tail", 10, sum((40, 18, 8, 4)))]
+
+
+def test_an_arm_starts_from_an_arm_of_another_data_set_and_both_are_evaluated_alike(two):
+    data = [{"dataset": "other", "label_pool": "as_pretrain",
+             "splits": {"kind": "balanced", "total": [9, 30], "draw_seeds": [0, 1]}},
+            {"dataset": "toy", "evaluate_on": "other", "splits": {"kind": "natural"}}]
+    arms = [{"name": "there", "method": "simclr", "data": ["toy"]},
+            {"name": "both", "method": "simclr", "data": ["other"], "init": "there"}]
+    plan = planned(data=data, arms=arms, splits=None, floors=["random"])
+    made = [job for job in plan.jobs if job.stage == "pretrain"]
+    first, then = ([job for job in made if job.cfg.arm == arm] for arm in ("there", "both"))
+    assert len(first) == 1 and len(then) == 4 and all(job.needs == first for job in then)
+    probes = [job for job in plan.jobs if job.stage == "probe"]
+    for arm in ("there", "both", "floors"):
+        seen = sorted((job.cfg.dataset, job.cfg.total, job.cfg.draw_seed) for job in probes if job.cfg.arm == arm)
+        assert seen == [("other", total, draw) for total in (9, 30) for draw in (0, 1)], arm
+
+
+def test_rows_of_another_sets_encoder_carry_the_split_that_its_labels_follow(two):
+    data = [{"dataset": "other", "label_pool": "as_pretrain",
+             "splits": {"kind": "balanced", "total": 30, "draw_seeds": [4]}},
+            {"dataset": "toy", "evaluate_on": "other", "splits": {"kind": "natural"}}]
+    arms = [{"name": "there", "method": "simclr", "data": ["toy"]}, {"name": "here", "method": "simclr",
+                                                                      "data": ["other"]}]
+    changes = dict(data=data, arms=arms, splits=None, floors=["random"])
+    run(two, **changes)
+    rows = collect(planned(**changes).jobs)
+    found = rows[rows.pretrain_dataset != ""].drop_duplicates(["arm"]).set_index("arm")
+    assert found.draw_seed.astype(int).to_dict() == {"there": 4, "here": 4}
+    assert found.pretrain_dataset.to_dict() == {"there": "toy", "here": "other"}
+
+
+def test_published_protocols_take_their_settings_along(two):
+    plan = planned(evaluate={"protocols": ["linear", "mlp_head", "slow"], "budgets": [1.0, 5]})
+    probes = [job.cfg for job in plan.jobs if job.stage == "probe"]
+    assert probes and all(cfg.heads == {"mlp_head": {"head": "mlp"}} for cfg in probes)
+    assert {cell.id for cell in probes[0].cells() if cell.source == "encoder"} == {
+        f"{p}-b{b}-s0" for p in ("linear", "mlp_head") for b in ("1", "5")}
+    tuned = [job for job in plan.jobs if job.stage == "finetune"]
+    assert all((job.cfg.protocol, job.cfg.lr, job.cfg.epochs, job.cfg.steps) == ("slow", 0.5, 7, 0) for job in tuned)
+    assert tuned[0].cells[0].id == "slow-b1-s0"
+    shorter = planned(evaluate={"protocols": ["slow"], "budgets": [1.0], "finetune": {"steps": 3}})
+    assert all((j.cfg.epochs, j.cfg.steps) == (0, 3) for j in shorter.jobs if j.stage == "finetune")
+
+
+def test_an_arm_may_have_protocols_of_its_own(two):
+    plan = planned(arms=[{"name": "simclr", "method": "simclr", "protocols": ["mlp_head"]},
+                         {"name": "mae", "method": "mae", "encoder": "resnet18", "protocols": ["slow"]}])
+    by_arm = {(job.stage, job.cfg.arm): job for job in plan.jobs if job.needs}
+    assert set(by_arm) == {("probe", "simclr"), ("finetune", "mae")}
+    assert by_arm["probe", "simclr"].cfg.protocols == ["mlp_head"]
+
+
+def test_settings_of_a_protocol_are_in_the_key_and_those_given_win(two):
+    before = planned(evaluate={"protocols": ["mlp_head"], "budgets": [1.0]})
+    there = next(job.cfg for job in before.jobs if job.stage == "probe")
+    own = probe(protocols=["mlp_head"], heads={"mlp_head": {"head": "linear"}})
+    assert own.heads == {"mlp_head": {"head": "linear"}} and own.keyed()["heads"] != there.keyed()["heads"]
+    assert probe(protocols=["linear"], heads={"mlp_head": {"head": "linear"}}).heads == {}
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"data": [{"dataset": "toy"}, {"dataset": "toy"}]}, "data: toy is there twice"),
+    ({"arms": [{"name": "a", "method": "simclr", "data": ["moon"]}]}, "arms.a: moon is not among the study's data"),
+    ({"splits": None}, "splits: missing, and data.toy has none"),
+    ({"evaluate": {"protocols": ["mlp_haed"]}}, "no protocol 'mlp_haed'; near it: mlp_head; there are linear, knn"),
+    ({"evaluate": {"budgets": [1.5]}}, "1.5 is neither a share of the labels"),
+    ({"data": {"dataset": "toy", "image_size": 2}}, "data: image_size: "),
+])
+def test_what_a_study_may_not_say_is_one_line(two, changes, words):
+    with pytest.raises(ConfigError) as error:
+        planned(**changes)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_all_data_sets_that_are_missing_are_named_at_once(two):
+    for name in ("toy", "other"):
+        (two / "params" / "data" / f"{name}.npz").unlink()
+    with pytest.raises(ConfigError) as error:
+        planned(data=TWO)
+    assert "toy.npz" in str(error.value) and "other.npz" in str(error.value) and "\n" not in str(error.value)
+    assert not (two / "outputs").exists()
+
+
+def test_a_fine_tuning_is_no_probe_and_needs_one_length(two):
+    assert protocol_names() == ["linear", "knn", "finetune", "mlp_head", "slow"]
+    with pytest.raises(ConfigError, match="slow is no probe of a frozen encoder; 30_finetune runs it"):
+        probe(protocols=["slow"])
+    with pytest.raises(ConfigError, match="either epochs or steps"):
+        finetune(epochs=3)
+
+
+def test_shots_are_images_of_each_class_and_nest():
+    labels = np.repeat(np.arange(3), [40, 9, 12])
+    five, nine = label_budget(labels, 5, seed=2), label_budget(labels, 9, seed=2)
+    assert np.bincount(labels[five]).tolist() == [5, 5, 5] and set(five) < set(nine)
+    groups = np.arange(61) // 4
+    assert np.bincount(labels[label_budget(labels, 5, 2, groups)]).tolist() == [5, 5, 5]
+    with pytest.raises(ValueError, match="a budget of 10 images per class: class 1 has 9"):
+        label_budget(labels, 10, seed=2)
+    with pytest.raises(ValueError, match="not 1.5"):
+        label_budget(labels, 1.5, seed=2)
+
+
+def test_study_of_one_data_set_reads_as_before():
+    study = Study(name="s", question="?", data={"dataset": "fashion"}, splits={"kind": "natural"},
+                  arms=[{"name": "a", "method": "simclr"}])
+    assert [data.dataset for data in study.data] == ["fashion"]
