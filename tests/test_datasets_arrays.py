@@ -86,7 +86,8 @@ def test_cifar_broken_missing_wrong_and_doubled(tmp_path):
     tree = tmp_path / "data"
     tree.mkdir()
     card = copied("cifar10", tree, expected=published("cifar10"))
-    message = r"root: there is none of cifar-10-batches-bin, .*; get cifar-10-binary.tar.gz \(170 MB\).*; licence: none"
+    message = (r"root: there is no folder cifar-10-batches-bin or .*, which is empty; "
+               r"get cifar-10-binary.tar.gz \(170 MB\).*; licence: none")
     with pytest.raises(FileNotFoundError, match=message):
         load(card)
     make_cifar(tree, "cifar-10-batches-bin")

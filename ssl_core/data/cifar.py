@@ -9,6 +9,7 @@ import pickletools
 import numpy as np
 
 from ssl_core.data.layouts import from_arrays
+from ssl_core.data.places import absent
 
 PIXELS = 3 * 32 * 32  # red, green, blue, row by row
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
@@ -24,12 +25,12 @@ def list_cifar(folder, card):
     """The training part in the order of its batches, then the test part, as torchvision counts them."""
     form = next((name for name in FORMS if (folder / name).is_dir()), None)
     if form is None:
-        raise FileNotFoundError(f"root: there is none of {', '.join(FORMS)} in {folder}")
+        raise absent("root", f"folder {' or '.join(FORMS)}", folder)
     pieces = []
     for part, names in zip(("train", "test"), FORMS[form]):
         missing = [name for name in names if not (folder / form / name).is_file()]
         if missing:
-            raise FileNotFoundError(f"root: there is no {missing[0]} in {folder / form}")
+            raise absent("root", missing[0], folder / form)
         read = read_binary if names[0].endswith(".bin") else read_pickled
         batches = [read(folder / form / name) for name in names]
         images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

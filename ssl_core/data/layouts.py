@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_core.data.pixels import DICOM
-from ssl_core.data.places import find_named
+from ssl_core.data.places import absent, find_named
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", *DICOM}
 UNLABELLED = ("unlabelled", "unlabeled")
@@ -86,7 +86,7 @@ def read_table(folder, name, card):
 
     source = folder / name
     if not source.is_file():
-        raise FileNotFoundError(f"file: there is no {name or 'CSV'} in {folder}")
+        raise absent("file", name or "CSV", folder)
     separator = {".csv": ",", ".tsv": "\t"}.get(source.suffix)
     if card.columns:
         text = source.read_text(encoding="utf-8-sig")
@@ -183,7 +183,7 @@ def parts_of_lists(folder, lists, paths):
     for part, name in lists.items():
         source = folder / name
         if not source.is_file():
-            raise FileNotFoundError(f"split: there is no {name} in {folder}")
+            raise absent("split", name, folder)
         for image in filter(None, map(str.strip, source.read_text(encoding="utf-8-sig").splitlines())):
             if part_of.setdefault(image, part) != part:
                 raise ValueError(f"split: {image} is listed for {part_of[image]} and, in {name}, for {part}")
@@ -198,7 +198,7 @@ def list_npz(folder, card):
     """Arrays `train_images`, `train_labels`, `val_…`, `test_…`: images (n, H, W[, 3]), labels (n,), (n, 1), (n, L)."""
     source = folder / card.file
     if not source.is_file():
-        raise FileNotFoundError(f"file: there is no {card.file or 'npz'} in {folder}")
+        raise absent("file", card.file or "npz", folder)
     try:
         with zipfile.ZipFile(source):  # which an npz is; of anything else numpy would say that it holds pickles
             pass

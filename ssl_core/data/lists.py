@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from ssl_core.data.layouts import paths_of, read_table
+from ssl_core.data.places import absent
 
 FIELD = re.compile(r"{(draw_seed|ratio)(:[^}]*)?}")
 
@@ -22,7 +23,7 @@ def read_only(folder, card, paths):
             continue
         files = sorted(path.relative_to(folder).as_posix() for path in folder.glob(FIELD.sub("*", name)))
         if not files:
-            raise FileNotFoundError(f"only: there is no {name} in {folder}")
+            raise absent("only", name, folder)
         place = place or {path: i for i, path in enumerate(paths)}
         only[pool] = {file: read_list(folder, file, card, place) for file in files}
     return only

@@ -14,6 +14,14 @@ def package_folder(root):
     return Path(spec.submodule_search_locations[0], inside) if spec else Path(root)
 
 
+def absent(key, wanted, folder):
+    """The error that says, for a key of a card, what is expected in a folder and what is found there instead."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    more = f" and {len(names) - 6:,} more" if len(names) > 6 else ""
+    found = f"which holds {', '.join(names[:6])}{more}" if names else "which is empty"
+    return FileNotFoundError(f"{key}: there is no {wanted} in {folder}, {found}")
+
+
 def find_named(folder, files, names):
     """The paths, relative to `folder`, of files with these names among those that fit the glob `files`."""
     found = {}
