@@ -63,6 +63,7 @@ RECIPES = {
     "d_chest": {**_MOCO, "rotate": 30.0},                      # ChestX-ray14: no crop, no flip
     "d_breast": {**_MOCO, "scale": (0.4, 1.0), "flip": 0.5},   # breast histopathology patches
     "d_retina": {**_MOCO, "rotate": 30.0, "flip": 0.5},        # diabetic retinopathy
+    "d_retina_labels": {"jitter": (0, 0.4, 0, 0.1), "jitter_p": 0.8, "flip": 0.5, "vflip": 0.5},  # its fine-tuning
     "e": _SMALL,                                               # small medical sets, upper crop bound corrected
     "e_published": {**_SMALL, "scale": (0.08, 0.1)},           # as published: a view shows under a tenth of the image
 }

@@ -19,7 +19,8 @@ from timm.optim import create_optimizer_v2
 from ssl_core.encoders import load_strictly, save_encoder
 from ssl_core.files import atomic_json, atomic_write, replacing
 
-OPTIMISERS = {"adamw": "adamw", "sgd": "momentum", "lars": "lars"}  # timm's names; its "sgd" would be Nesterov
+# timm's names; its "sgd" would be Nesterov
+OPTIMISERS = {"adam": "adam", "adamw": "adamw", "sgd": "momentum", "lars": "lars"}
 CHECK_EVERY = 20  # steps between two looks at what the device has found, as each look waits for the device
 SAVE_EVERY = 300  # seconds between two checkpoints inside an epoch
 
@@ -55,11 +56,13 @@ def order(n, batch, seed, epoch):
     return [shuffled[i:i + batch] for i in range(0, n - batch + 1, batch)]
 
 
-def learning_rate(step, total, peak, warmup):
-    """Linear warm-up over a share of the steps, then half a cosine to 0 (Loshchilov & Hutter 2017)."""
+def learning_rate(step, total, peak, warmup, schedule="cosine"):
+    """Linear warm-up over a share of the steps, then half a cosine to 0 (Loshchilov & Hutter 2017), or "constant"."""
     rise = warmup * total
     if step < rise:
         return peak * (step + 1) / (rise + 1)
+    if schedule == "constant":
+        return peak
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 

@@ -10,16 +10,9 @@ import toy_configs
 from ssl_core import train
 from ssl_core.encoders import Encoder
 from ssl_core.evaluate import finetune as module
+from ssl_core.evaluate.classes import balanced_order, class_weights, cost, log_prior
 from ssl_core.evaluate.features import weights_hash
-from ssl_core.evaluate.finetune import (
-    balanced_order,
-    class_weights,
-    cost,
-    finetune,
-    load_classifier,
-    log_prior,
-    predict,
-)
+from ssl_core.evaluate.finetune import finetune, load_classifier, predict
 
 SIZE, N = 16, 30
 VIT = {"name": "vit_tiny_patch16_224", "args": {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}}

@@ -1,10 +1,9 @@
-"""Fine-tuning: all weights of an encoder and a linear head on its h, trained with labels for a fixed number of steps.
+"""Fine-tuning: an encoder and a linear head on its h, or the head alone, trained with labels.
 
-Nothing is selected: the weights after the last step are the model. From an encoder at its initialisation, the same
-function gives the supervised floor. The means for transformers (layer-wise decay of the learning rate, drop path,
-label smoothing, a head that starts near 0) are those of He et al. 2022, §A.1, after Bao et al. 2022 (BEiT). Uneven
-classes may be weighted, drawn equally often, or adjusted for as in Menon, Jayasumana, Rawat, Jain, Veit, Kumar:
-Long-tail Learning via Logit Adjustment, ICLR 2021, arXiv 2007.07314.
+The weights after the last step are the model, or those of the least log-loss on images that are not trained on. From an
+encoder at its initialisation, the same function gives the supervised floor. The means for transformers (layer-wise
+decay of the learning rate, drop path, label smoothing, a head that starts near 0) are those of He et al. 2022, §A.1,
+after Bao et al. 2022 (BEiT). `classes` has what may be done about uneven classes.
 """
 
 import json
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
@@ -24,7 +22,9 @@ from torch import nn
 from ssl_core import train
 from ssl_core.augment import Augment
 from ssl_core.encoders import load_encoder, load_strictly, rebuild, save_encoder
+from ssl_core.evaluate.classes import balanced_order, class_weights, cost, log_prior
 from ssl_core.evaluate.features import extract
+from ssl_core.evaluate.selection import keep_best, log_loss
 from ssl_core.files import atomic_write, replacing
 from ssl_core.train import autocast, learning_rate, on_device, order, stream
 
@@ -45,10 +45,13 @@ class Classifier(nn.Module):
         return self.head(self.encoder(x).h)
 
 
-def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=None, key=""):
+def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=None, key="", judge=None):
     """Train a copy of `encoder` and a head → (Classifier in eval mode, history).
 
     images: (n, C, S, S) uint8; labels: int64 (n,), or (n, L) for multilabel with −1 = unknown, which costs nothing.
+    judge: images and labels that with cfg.select "best_val" choose the state that is kept, from those after each epoch
+    (where cfg.epochs is 0: each twentieth of the steps); with none, it is the last. An epoch leaves out its incomplete
+    last batch, and a batch is no larger than the set. With cfg.train "head" the encoder stays as it is, in eval mode.
     folder: keeps a checkpoint each five minutes, then encoder.safetensors, head.safetensors and history.csv; called
     again, it resumes, or returns what is there. Exact for a seed. Raises FloatingPointError as `pretrain` does.
     """
@@ -60,6 +63,8 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
     if folder and (Path(folder) / "head.safetensors").exists():
         return load_classifier(folder, key).to(device), pd.read_csv(Path(folder) / "history.csv")
     model = prepare(encoder, n_classes, task, cfg).to(device, memory_format=torch.channels_last).train()
+    learning = model.head if cfg.train == "head" else model
+    model.encoder.requires_grad_(learning is model).train(learning is model)
     optimiser = layerwise_optimiser(model, cfg)
     weights = class_weights(labels, n_classes, task, cfg.class_weight).to(device)
     adjustment = cfg.logit_adjustment * log_prior(labels, n_classes, task, cfg.label_smoothing).to(device)
@@ -68,15 +73,18 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
     augment = Augment(cfg.recipe, encoder.spec["size"])
     images, labels = on_device(images, device), torch.from_numpy(labels).to(device)
     at = train.resume(model, optimiser, Path(folder), key, n, device) if folder else train.beginning(n, device)
-    per_epoch, every = n // batch, max(1, cfg.steps // ROWS)
+    per_epoch = n // batch
+    steps = cfg.steps or cfg.epochs * per_epoch
+    choosing = cfg.select == "best_val" and judge is not None and len(judge[1]) > 0
+    every = per_epoch if choosing and cfg.epochs else max(1, steps // ROWS)
     saved = time.monotonic()
 
-    for step in range(at["step"], cfg.steps):
+    for step in range(at["step"], steps):
         epoch, place = divmod(step, per_epoch)
         index = torch.from_numpy(batches(epoch)[place])
         torch.manual_seed(stream(cfg.seed, 1, step))
         generator = torch.Generator(device).manual_seed(stream(cfg.seed, 2, step))
-        lr = learning_rate(step, cfg.steps, cfg.lr, cfg.warmup)
+        lr = learning_rate(step, steps, cfg.lr, cfg.warmup, cfg.schedule)
         for group in optimiser.param_groups:
             group["lr"] = lr * group["lr_scale"]
 
@@ -93,15 +101,21 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
         at["step"] += 1
         at["loss_sum"] += loss.detach()
         train.watch(at["first_bad"], (x, h, h, loss), at["step"])
-        if at["step"] % every == 0 or at["step"] == cfg.steps:
+        if at["step"] % every == 0 or at["step"] == steps:
             train.stop_if_bad(at["first_bad"], model, per_epoch)
             since = at["step"] - (at["history"][-1]["step"] if at["history"] else 0)
             at["history"].append({"step": at["step"], "loss": float(at["loss_sum"]) / since, "lr": lr})
             at["loss_sum"].zero_()
-        if folder and time.monotonic() - saved > train.SAVE_EVERY and at["step"] < cfg.steps:
+            if choosing:
+                at["history"][-1]["val_log_loss"] = log_loss(predict(model, judge[0]), judge[1])
+                keep_best(at, model)
+                learning.train()
+        if folder and time.monotonic() - saved > train.SAVE_EVERY and at["step"] < steps:
             train.save(model, optimiser, Path(folder), key, at)
             saved = time.monotonic()
 
+    if "best" in at:
+        model.load_state_dict(at["best"])
     history = pd.DataFrame(at["history"])
     if folder:
         save_classifier(model, history, Path(folder), key)
@@ -118,70 +132,17 @@ def prepare(encoder, n_classes, task, cfg):
 
 
 def layerwise_optimiser(model, cfg):
-    """Learning rates that shrink by `layer_decay` with each layer below the head; weight decay, but not of biases,
-    norms and positions."""
+    """Learning rates that shrink by `layer_decay` with each layer below the head, whose own may be `head_lr`; weight
+    decay, but not of biases, norms and positions. Weights that take no gradient are left out."""
     backbone = model.encoder.backbone
     exempt = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
     groups = param_groups_layer_decay(backbone, cfg.weight_decay, exempt, layer_decay=cfg.layer_decay)
     for group in groups:
         group["lr_scale"] *= cfg.layer_decay  # timm counts from the last layer it knows; the head lies above that
-    groups += [{"params": [model.head.weight], "weight_decay": cfg.weight_decay, "lr_scale": 1.0},
-               {"params": [model.head.bias], "weight_decay": 0.0, "lr_scale": 1.0}]
+    scale = (cfg.head_lr or cfg.lr) / cfg.lr
+    groups += [{"params": [model.head.weight], "weight_decay": cfg.weight_decay, "lr_scale": scale},
+               {"params": [model.head.bias], "weight_decay": 0.0, "lr_scale": scale}]
     return create_optimizer_v2(groups, train.OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay)
-
-
-def class_weights(labels, n_classes, task, kind):
-    """"balanced": n / (C · n_c) of each class, 0 for one without images; "none": ones. → (C,).
-
-    Multilabel: the same for the two answers of each label, over the images where it is known → (2, L).
-    """
-    counts = label_counts(labels, n_classes, task)
-    if kind == "none":
-        return torch.ones_like(counts)
-    return torch.where(counts > 0, counts.sum(0) / (len(counts) * counts.clamp_min(1)), 0)
-
-
-def label_counts(labels, n_classes, task):
-    """Images of each class → (C,); multilabel: of the two answers of each label, where it is known → (2, L)."""
-    counts = (np.stack([(labels == 0).sum(0), (labels == 1).sum(0)]) if task == "multilabel"
-              else np.bincount(labels, minlength=n_classes))
-    return torch.from_numpy(counts).float()
-
-
-def log_prior(labels, n_classes, task, smoothing=0.0):
-    """log π of the classes among the training labels → (C,); of multilabel sets the log odds of each label → (L,).
-
-    τ log π on the logits in training, and not in prediction, is the adjusted loss of Menon et al., equation 10:
-    l(x, y) = −log exp(f_y + τ log π_y) / Σ_c exp(f_c + τ log π_c). It makes up for the classes' shares (τ 1).
-    """
-    counts = label_counts(labels, n_classes, task)
-    prior = counts / counts.sum(0).clamp_min(1)
-    # shares in the smoothed targets, as these are what is learnt: with plain ones, a class far rarer than smoothing / C
-    # would win on images of the others
-    prior = (1 - smoothing) * prior + smoothing / len(counts)
-    log = prior.clamp_min(1e-12).log()  # as in the authors' code, for a class without images
-    return log[1] - log[0] if task == "multilabel" else log
-
-
-def balanced_order(labels, batch, seed, epoch):
-    """`train.order` with each class drawn equally often, and each image of a class equally often, both to one; a rare
-    class repeats its images, a frequent one shows others the next epoch. labels: (n,) → list of int64 (batch,)."""
-    rng = np.random.Generator(np.random.PCG64(stream(seed, 0, epoch)))
-    of_class = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    n = len(labels) // batch * batch
-    rounds = -(-n // len(of_class))  # in each, one image of every class
-    columns = [rng.permuted(np.tile(at, (-(-rounds // len(at)), 1)), axis=1).ravel()[:rounds] for at in of_class]
-    return np.split(rng.permuted(np.stack(columns, 1), axis=1).ravel()[:n], n // batch)
-
-
-def cost(logits, y, weights, smoothing, task):
-    """Weighted mean over the batch: cross entropy of y (B,), or binary cross entropies over the known of y (B, L)."""
-    if task != "multilabel":
-        return F.cross_entropy(logits, y, weights, label_smoothing=smoothing)
-    weight = torch.where(y == 1, weights[1], weights[0]) * (y >= 0)
-    target = y.clamp_min(0) * (1 - smoothing) + smoothing / 2
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (entropy * weight).sum() / weight.sum().clamp_min(1e-12)
 
 
 def predict(model, images):
