@@ -11,6 +11,7 @@ from ssl_core.augment import Augment
 
 COLUMNS = ("original", "masked", "reconstruction", "pasted")
 BATCH = 256
+WANG = {"data_range": 1, "channel_axis": 0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
 @torch.inference_mode()
@@ -18,7 +19,8 @@ def reconstructions(method, images, seed=0):
     """The panel of every image and its quality over the removed pixels, against the fill that it has to beat.
 
     images: (N, C, S, S) uint8, not seen in training → (dict of arrays (N, 3, S, S), DataFrame with a row per image:
-    psnr and ssim of the reconstruction, psnr_floor and ssim_floor). The masks are a function of the seed.
+    psnr and ssim of the removed pixels, psnr_floor and ssim_floor of the fill there; psnr_pasted, ssim_pasted,
+    psnr_reconstruction and ssim_reconstruction of whole images). The masks are a function of the seed.
     """
     device, resize = next(method.parameters()).device, Augment("none", method.encoder.spec["size"])
     generator, panels, quality = torch.Generator().manual_seed(seed), [], []
@@ -30,24 +32,43 @@ def reconstructions(method, images, seed=0):
         found = {}
         for name, shown in (("", "pasted"), ("_floor", "floor")):
             found[f"psnr{name}"], found[f"ssim{name}"] = masked_quality(x, panel[shown], panel["removed"])
+        for shown in ("pasted", "reconstruction"):
+            found[f"psnr_{shown}"] = psnr(x.cpu().numpy(), panel[shown].cpu().numpy())
+            found[f"ssim_{shown}"] = ssim(x.cpu().numpy(), panel[shown].cpu().numpy())
         panels.append({name: tensor.cpu().numpy() for name, tensor in panel.items()})
         quality.append(pd.DataFrame(found))
     whole = {name: np.concatenate([panel[name] for panel in panels]) for name in panels[0]}
     return whole, pd.concat(quality, ignore_index=True)
 
 
+def psnr(x, y):
+    """Peak signal-to-noise ratio of each pair of images in dB, (B,), infinite where they are equal.
+
+    x, y: (B, C, H, W) in [0, 1].
+    """
+    with np.errstate(divide="ignore"):
+        return np.array([peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(x, y, strict=True)])
+
+
+def ssim(x, y):
+    """Structural similarity of each pair of images, (B,): the mean over pixels and channels, as Wang et al. (2004).
+
+    x, y: (B, C, H, W) in [0, 1], at least 11 × 11 pixels, the size of the Gaussian window; pixels that a whole window
+    surrounds are counted.
+    """
+    return np.array([structural_similarity(a, b, **WANG) for a, b in zip(x, y, strict=True)])
+
+
 def masked_quality(original, filled, removed):
-    """PSNR in dB and SSIM (Wang et al. 2004) over the removed pixels of each image: two arrays (B,).
+    """PSNR in dB and SSIM over the removed pixels of each image: two arrays (B,).
 
     original, filled: (B, 3, S, S) in [0, 1]; removed: (B, 1, S, S). SSIM's windows also see what was visible.
     """
-    psnr, ssim = [], []
+    noise, similar = [], []
     for a, b, gone in zip(*(t.cpu().numpy() for t in (original, filled, removed[:, 0] > 0))):
-        _, similarity = structural_similarity(a, b, data_range=1, channel_axis=0, full=True)
-        with np.errstate(divide="ignore"):  # infinite when nothing is wrong
-            psnr.append(peak_signal_noise_ratio(a[:, gone], b[:, gone], data_range=1))
-        ssim.append(similarity[:, gone].mean())
-    return np.array(psnr), np.array(ssim)
+        noise.append(psnr(a[None, :, gone], b[None, :, gone])[0])
+        similar.append(structural_similarity(a, b, **WANG, full=True)[1][:, gone].mean())
+    return np.array(noise), np.array(similar)
 
 
 def plot_reconstructions(panel, quality, rows=4):
@@ -65,9 +86,14 @@ def plot_reconstructions(panel, quality, rows=4):
 
 
 def quality_sentence(quality, norm_pix):
-    """Mean quality over removed pixels, beside the fill; with norm_pix that fill knows the mean of each patch, too."""
+    """Mean quality over removed pixels, beside the fill, and over whole images.
+
+    With norm_pix the fill knows the mean of each patch, and a reconstruction its mean and spread.
+    """
     fill = ("each removed patch filled with its own mean colour" if norm_pix else
             "removed patches filled with the mean colour of the visible ones")
     mean = quality.replace(np.inf, np.nan).mean()
     return (f"Over the removed pixels of {len(quality):,} images not trained on: {mean.psnr:.1f} dB and SSIM "
-            f"{mean.ssim:.2f}, against {mean.psnr_floor:.1f} dB and {mean.ssim_floor:.2f} with {fill}.")
+            f"{mean.ssim:.2f}, against {mean.psnr_floor:.1f} dB and {mean.ssim_floor:.2f} with {fill}. "
+            f"Over whole images: {mean.psnr_pasted:.1f} dB and SSIM {mean.ssim_pasted:.2f} for the pasted ones, "
+            f"{mean.psnr_reconstruction:.1f} dB and {mean.ssim_reconstruction:.2f} for the reconstruction alone.")

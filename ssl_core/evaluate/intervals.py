@@ -1,6 +1,6 @@
 """95 % intervals over test images: how a value would vary had other images, or other patients, been drawn.
 
-Where every image is its own group, shares of images (accuracy, recall, sensitivity, specificity) have Wilson's interval
+Where every image is its own group, shares of images (accuracy, recall, specificity, precision) have Wilson's interval
 (1927), and means of recalls have Wilson's intervals combined (Zou and Donner 2008): both hold for few images and for
 shares of 0 and 1. Every other value has Student's t interval on the logit scale, with the standard error of a bootstrap
 of whole groups, or, without groups, of images within each class; its degrees of freedom are the groups (images) of the
@@ -13,13 +13,14 @@ import numpy as np
 from scipy.special import expit, logit, ndtri, stdtrit
 
 from ssl_core.evaluate import weighted
-from ssl_core.evaluate.metrics import AT_THRESHOLD, label_view, metric_values, support
-from ssl_core.evaluate.point import CALIBRATION
+from ssl_core.evaluate.metrics import AT_THRESHOLD, OF_POSITIVES, label_view, metric_values, support
+from ssl_core.evaluate.point import CALIBRATION, TOP
 
 RESAMPLES = 1000
 MIN_GROUPS, MIN_POSITIVES = 8, 10
 BLOCK = 2**21  # weights in memory at once
-WHOLE = ("accuracy", *CALIBRATION)  # no class has a part of its own in them
+SHARES = ("accuracy", "recall_weighted", f"top_{TOP}_accuracy")  # of all images; the second is the first
+WHOLE = (*SHARES, *CALIBRATION, "precision")  # no class has a part of its own in them
 
 
 def resample(test, seed, resamples=RESAMPLES):
@@ -52,7 +53,7 @@ def with_intervals(rows, test, seed, resamples=RESAMPLES):
         low, high, interval = None, None, "clusters" if test.clustered or row["part"] == "test_by_group" else "images"
         if np.isnan(row["value"]) or metric == "average_precision_chance":
             interval = ""
-        elif (shares := _shares(test, kind, group, metric)) is not None:
+        elif (shares := _shares(test, *key, row["value"])) is not None:
             low, high = wilson_mean(*shares)
         elif (units := _units(test, kind, group, metric)) == 0:
             interval = "too few"
@@ -109,7 +110,7 @@ def wilson_mean(shares, sizes):
     return float(shares.mean() - low), float(shares.mean() + high)
 
 
-def _shares(test, kind, group, metric):
+def _shares(test, kind, group, metric, value):
     """(shares, sizes) of independent images whose mean the value is, or None."""
     if test.clustered or (test.task == "multilabel" and kind != "label"):
         return None
@@ -118,12 +119,12 @@ def _shares(test, kind, group, metric):
     y, right = test.labels, test.probabilities.argmax(1) == test.labels
     if metric.startswith(AT_THRESHOLD):
         n = (y == int(metric.startswith("sensitivity"))).sum()
-        return [float(metric_values(test, metric=metric)["all", "all", metric])], [n]
-    if metric == "accuracy":
-        return [right.mean()], [len(y)]
+        return [value], [n]
+    if metric in SHARES or (kind == "all" and metric in OF_POSITIVES):
+        return [value], [support(test, kind, group, metric)[0].sum()]
     if metric not in ("recall", "balanced_accuracy"):
         return None
-    classes = np.unique(y[support(test, kind, group, "recall")[0]])
+    classes = np.unique(y[support(test, kind, group, metric)[0]])
     return [right[y == c].mean() for c in classes], [(y == c).sum() for c in classes]
 
 
@@ -134,7 +135,7 @@ def _units(test, kind, group, metric):
     if metric in WHOLE or (test.task == "multiclass" and metric in ("matthews_corrcoef", "cohen_kappa_quadratic")):
         entering = [over]
     elif positive is not None:
-        entering = [positive, over & ~positive]
+        entering = [over & positive, over & ~positive]
     elif test.task == "multilabel":
         chosen = [c for c in range(y.shape[1]) if kind == "all" or test.frequency[c] == group]
         entering = [y[:, c] == v for c in chosen if (y[:, c] == 0).any() and (y[:, c] == 1).any() for v in (0, 1)]

@@ -13,6 +13,8 @@ from ssl_core.evaluate import point
 FREQUENCIES = ("many", "medium", "few")
 SPECIFICITIES = (90, 95)  # per cent
 AT_THRESHOLD = ("sensitivity_at", "specificity_reached")
+WEIGHTED = ("precision_weighted", "recall_weighted", "f1_weighted")  # means by a class's share of the test images
+OF_POSITIVES = ("precision", "recall", "specificity")  # of the positive class of two, at its score above 0.5
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,12 @@ def metric_values(test, kit=point, weights=None, metric=None):
     if family in (None, "decisions"):
         overall, per_class = kit.decisions(y, p.argmax(1), len(test.classes), test.ordered, weights)
         overall |= {"balanced_accuracy": mean_of(per_class["recall"]), "f1_macro": mean_of(per_class["f1"])}
+        precision = per_class.pop("precision")  # no rows: it follows from recall and F1
         if test.task == "binary":
-            overall["f1"] = per_class["f1"][1]
+            overall |= {"precision": precision[1], "recall": per_class["recall"][1],
+                        "specificity": per_class["recall"][0], "f1": per_class["f1"][1]}
+        elif len(test.classes) > point.TOP:
+            overall |= kit.top_k(p, y, weights)
     if family in (None, "ranking") and test.task == "binary":
         overall |= kit.ranking(y == 1, p[:, 1], weights)
     elif family in (None, "ranking"):
@@ -194,7 +200,10 @@ def support(test, kind, group, metric):
         return (positive if metric == "recall" else np.ones(len(y), bool)), positive
     if kind == "frequency":
         return (np.array(test.frequency) == group)[y], None
-    return np.ones(len(y), bool), (y == 1 if test.task == "binary" else None)
+    if test.task == "binary":
+        over = {"recall": y == 1, "specificity": y == 0, "precision": test.probabilities.argmax(1) == 1}
+        return over.get(metric, np.ones(len(y), bool)), y == 1
+    return np.ones(len(y), bool), None
 
 
 def mean_of(values):
@@ -206,14 +215,14 @@ def mean_of(values):
 
 def _label_values(test, kit, weights, metric):
     """Every label as a binary task on the images where it is known, then means over labels with both classes."""
-    found, both = {}, []
+    found, both, left_out = {}, [], ("f1_macro", *WEIGHTED, *OF_POSITIVES)
     for column, label in enumerate(test.classes):
         known = test.labels[:, column] >= 0
         if not known.any():
             continue
         one = label_view(test, label)
         values = metric_values(one, kit, None if weights is None else weights[known], metric)
-        found[label] = {name: v for (kind, _, name), v in values.items() if kind == "all" and name != "f1_macro"}
+        found[label] = {name: v for (kind, _, name), v in values.items() if kind == "all" and name not in left_out}
         both += [label] if len(np.unique(one.labels)) == 2 else []
     values = {("label", label, name): v for label, one in found.items() for name, v in one.items()}
     for name in dict.fromkeys(name for _, _, name in values):

@@ -5,21 +5,35 @@ import numpy as np
 RANKING = ("roc_auc", "average_precision", "average_precision_chance")
 CALIBRATION = ("brier", "log_loss", "expected_calibration_error")
 BINS = 15  # of the calibration error, equal widths
+TOP = 5
 
 
 def decisions(y, guess, n_classes, ordered=False, weights=None):
-    """Metrics of the chosen class, y and guess (n,): {name: value} overall and {name: (C,)}, NaN for absent classes."""
+    """Metrics of the chosen class, y and guess (n,): {name: value} overall and {name: (C,)}, NaN for absent classes.
+
+    The precision of a class that was never chosen is NaN, and 0 in the weighted mean, as in a classification report.
+    """
     from sklearn import metrics as sk
 
     names = range(n_classes)
-    per_class = {"recall": sk.recall_score(y, guess, labels=names, average=None, zero_division=0),
+    per_class = {"precision": sk.precision_score(y, guess, labels=names, average=None, zero_division=np.nan),
+                 "recall": sk.recall_score(y, guess, labels=names, average=None, zero_division=0),
                  "f1": sk.f1_score(y, guess, labels=names, average=None, zero_division=0)}
-    overall = {"accuracy": sk.accuracy_score(y, guess), "matthews_corrcoef": sk.matthews_corrcoef(y, guess)}
+    report = sk.precision_recall_fscore_support(y, guess, average="weighted", zero_division=0)
+    overall = {"accuracy": sk.accuracy_score(y, guess), "matthews_corrcoef": sk.matthews_corrcoef(y, guess),
+               "precision_weighted": report[0], "recall_weighted": report[1], "f1_weighted": report[2]}
     if ordered:
         constant = len(np.union1d(y, guess)) == 1
         overall["cohen_kappa_quadratic"] = (
             np.nan if constant else sk.cohen_kappa_score(y, guess, labels=names, weights="quadratic"))
     return overall, {name: np.where(np.isin(names, y), value, np.nan) for name, value in per_class.items()}
+
+
+def top_k(p, y, weights=None):
+    """The share of images (n, C) whose class is among the 5 with the highest scores, of equal ones the later."""
+    from sklearn import metrics as sk
+
+    return {f"top_{TOP}_accuracy": sk.top_k_accuracy_score(y, p, k=TOP, labels=range(p.shape[1]))}
 
 
 def ranking(positive, score, weights=None):

@@ -7,24 +7,32 @@ function of a few sums over images, so each family is one sparse product with th
 import numpy as np
 from scipy.sparse import csr_array
 
-from ssl_core.evaluate.point import BINS, confidence_bins
+from ssl_core.evaluate.point import BINS, TOP, confidence_bins
 
 
 def decisions(y, guess, n_classes, ordered=False, weights=None):
     n = weights.sum(0)
     truth, called = _sums(y, n_classes, weights), _sums(guess, n_classes, weights)  # (C, R)
     hit = _sums(np.where(y == guess, y, n_classes), n_classes + 1, weights)[:-1]
-    per_class = {"recall": _ratio(hit, truth), "f1": np.where(truth > 0, _ratio(2 * hit, truth + called), np.nan)}
+    per_class = {"precision": np.where(truth > 0, _ratio(hit, called), np.nan), "recall": _ratio(hit, truth),
+                 "f1": np.where(truth > 0, _ratio(2 * hit, truth + called), np.nan)}
     # Gorodkin (2004), from the marginals: no C x C table for each resample
     covariance = hit.sum(0) * n - (truth * called).sum(0)
     spread = (n**2 - (truth**2).sum(0)) * (n**2 - (called**2).sum(0))
     overall = {"accuracy": hit.sum(0) / n,
                "matthews_corrcoef": np.divide(covariance, np.sqrt(spread), out=np.zeros_like(n), where=spread > 0)}
+    overall |= {f"{name}_weighted": (truth * np.nan_to_num(of)).sum(0) / n for name, of in per_class.items()}
     if ordered:
         grade = np.arange(n_classes)
         by_chance = np.einsum("ir,jr,ij->r", truth, called, (grade[:, None] - grade) ** 2.0, optimize=True) / n
         overall["cohen_kappa_quadratic"] = 1 - _ratio(((y - guess) ** 2.0) @ weights, by_chance)
     return overall, per_class
+
+
+def top_k(p, y, weights=None):
+    own = p[np.arange(len(y)), y][:, None]
+    ahead = (p > own) | ((p == own) & (np.arange(p.shape[1]) > y[:, None]))
+    return {f"top_{TOP}_accuracy": (ahead.sum(1) < TOP) @ weights / weights.sum(0)}
 
 
 def ranking(positive, score, weights=None):
