@@ -125,6 +125,29 @@ def shrunk(arguments):
     return {name: small.get(name, lambda value: value)(value) for name, value in arguments.items()}
 
 
+def constants(method, name, *of, **wanted):
+    """What a preset says of these arguments of its method, and of the fields that are wanted."""
+    found = preset(method, name)
+    assert {key: found[key] for key in wanted} == wanted
+    return tuple(found["method_args"][key] for key in of)
+
+
+def test_system_a_hides_half_of_the_patches_and_has_simclr_at_a_low_temperature():
+    mae = constants("mae", "a", "mask_ratio", "norm_pix", "decoder_width", "decoder_depth", "decoder_heads",
+                    encoder="vit_base_patch16_224", batch=2 * 192, lr=1.5e-4 * 2 * 192 / 256, epochs=200)
+    assert mae == (0.5, False, 512, 8, 16)
+    assert constants("simclr", "a", "tau", "projector", encoder="resnet50", stem="default", batch=128, lr=3e-4) == (
+        0.07, [2048, 128])
+
+
+def test_simclr_of_systems_b_c_and_e_differs_in_temperature_network_and_optimiser():
+    for name, tau, encoder, stem, optimiser in (("b", 0.5, "resnet50", "default", "lars"),
+                                                ("c", 0.2, "resnet18", "cifar", "lars"),
+                                                ("e", 0.5, "resnet50", "default", "sgd")):
+        assert constants("simclr", name, "tau", encoder=encoder, stem=stem, optimiser=optimiser) == (tau,)
+    assert constants("simclr", "e", "projector", "projector_norm") == ([512, 128], "hidden")
+
+
 @pytest.mark.parametrize("method", [p.method for p in ALL if p.name == "paper"])
 def test_the_paper_s_preset_and_the_defaults_of_the_class_agree(method):
     given = preset(method, "paper")["method_args"]
