@@ -61,7 +61,8 @@ def header_key(file):
 def open_head(folder, protocol="", budget=None):
     """The head of a finished run → dict: cell, arrays for `apply_probe`, encoder (a path), record, model.
 
-    protocol: linear or finetune, whichever the run has; budget: by default the largest. Raises ConfigError.
+    protocol: by default linear, where the run has it, else its first; budget: by default the largest. `features` says
+    what the head takes, h or token. Raises ConfigError.
     """
     folder = Path(folder)
     record, wrong = read_run(folder), damage(folder)
@@ -70,24 +71,26 @@ def open_head(folder, protocol="", budget=None):
                           "under outputs/STUDY/runs/probe or runs/finetune")
     if record["stage"] == "probe" and not record["parameters"]["run"]:
         raise ConfigError(f"{folder.name}: floors rest on no encoder; give the probe of a pretraining")
-    if protocol == "knn":
-        raise ConfigError(f"{folder.name}: knn has no head, its model would be all labelled images; take --protocol "
-                          "linear")
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    tensors, heads = load_file(folder / "head.safetensors"), {}
-    for cell in sorted({name.rpartition("/")[0] for name in tensors}):
+    tensors, found = load_file(folder / "head.safetensors"), {}
+    for cell in {name.rpartition("/")[0] for name in tensors}:
         row = read_text(folder / "cells" / f"{cell}.csv").iloc[0]
-        if protocol in ("", row.protocol):
-            heads[float(row.budget)] = cell
+        found.setdefault(row.protocol, {})[float(row.budget)] = cell
+    protocols = record["parameters"].get("protocols", [*found])
+    if protocol in protocols and protocol not in found:
+        raise ConfigError(f"{folder.name}: {protocol} has no head, its model would be all labelled images; take "
+                          f"--protocol {', '.join(sorted(found)) or 'linear in the study'}")
+    heads = found.get(protocol or next((name for name in ["linear", *protocols] if name in found), ""), {})
     if not heads:
         raise ConfigError(f"{folder.name}: no head of {protocol or 'any protocol'}; its protocols are "
-                          f"{', '.join(record['parameters'].get('protocols', ['finetune']))}, and knn has none")
+                          f"{', '.join(protocols)}, and neighbours have none")
     budget = max(heads) if budget is None else budget
     if budget not in heads:
         raise ConfigError(f"--budget {budget:g}: {folder.name} has {', '.join(f'{b:g}' for b in sorted(heads))}")
     cell = heads[budget]
     arrays = {name.rpartition("/")[2]: tensors[name] for name in tensors if name.rpartition("/")[0] == cell}
     return {"cell": cell, "arrays": {"mean": 0.0, "scale": 1.0} | arrays, "model": model, "record": record,
+            "features": {"token": "token"}.get(model["cells"][cell].get("features"), "h"),
             "encoder": encoder_of(folder, record, model["cells"][cell])}
 
 
@@ -106,13 +109,14 @@ def encoder_of(folder, record, about):
     return file
 
 
-def study_features(folder, record, encoder):
-    """h of a run's labelled images and of its test images, from features.npz or else from the data; ConfigError in
-    words where neither is at hand."""
+def study_features(folder, record, encoder, what="h"):
+    """h, or the class token, of a run's labelled images (and those it selects on) and of its test images, from
+    features.npz or token.npz or else from the data; ConfigError in words where neither is at hand."""
     folder = Path(folder)
-    if (folder / "features.npz").exists():
-        with np.load(folder / "features.npz", allow_pickle=False) as kept:
-            h, origin = kept["h"], str(kept["origin"])
+    stored = folder / ("features.npz" if what == "h" else f"{what}.npz")
+    if stored.exists():
+        with np.load(stored, allow_pickle=False) as kept:
+            h, origin = kept[what], str(kept["origin"])
         with np.load(next(iter(sorted(folder.glob("cells/*.npz")))), allow_pickle=False) as kept:
             n_test = len(kept["labels"])
         if origin.split()[0] == weights_hash(encoder):
@@ -127,4 +131,4 @@ def study_features(folder, record, encoder):
                                                                      for name in ("labelled", "test")]:
         raise ConfigError("its images are others by now")
     some = [at[::-(-len(at) // ENOUGH)] for at in (parts.labelled, parts.test)]
-    return tuple(extract(encoder, data.images[at]) for at in some)
+    return tuple(extract(encoder, data.images[at], what=what) for at in some)

@@ -19,7 +19,7 @@ LITE0_PACKAGE = LITE0_MODULE.replace("_", "-")
 PACKAGE = Path(__file__).resolve().parent
 ENTRIES = {
     "pretrain": ["augment", "encoders", "weights", "train"],  # and the method's own module
-    "probe": ["encoders", "data.splits", "evaluate.features", "evaluate.probe", "evaluate.floors", "evaluate.imagenet",
+    "probe": ["encoders", "data.splits", "evaluate.features", "evaluate.fit", "evaluate.floors", "evaluate.imagenet",
               "evaluate.metrics", "evaluate.intervals", "evaluate.heads"],
     "finetune": ["augment", "encoders", "data.splits", "evaluate.finetune", "evaluate.imagenet",
                  "evaluate.metrics", "evaluate.intervals", "evaluate.heads"],

@@ -27,28 +27,34 @@ HERE = Path(__file__).resolve().parent
 class Model(nn.Module):
     """A backbone with its normalisation, and the head on its features if there is one."""
 
-    def __init__(self, backbone, spec, head=None, task="", classes=()):
+    def __init__(self, backbone, spec, head=None, task="", classes=(), features="h"):
         super().__init__()
         self.backbone, self.size, self.task, self.classes = backbone, spec["size"], task, tuple(classes)
+        self.features = features
         self.register_buffer("mean", torch.tensor(spec["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec["std"]).view(1, 3, 1, 1))
-        for name, tensor in (head or {}).items():  # weight (C, D), bias (C,); of a probe mean and scale (D,), too
+        # weight (C, D), bias (C,); of a probe mean and scale (D,), too, and of two layers the hidden one's
+        for name, tensor in (head or {}).items():
             self.register_buffer(f"head_{name}", tensor.double())
 
     def forward(self, x):
         h = self.backbone.forward_features((x - self.mean) / self.std)
-        h = self.backbone.forward_head(h, pre_logits=True)
+        h = (self.backbone.fc_norm(h[:, 0]) if self.features == "token" else
+             self.backbone.forward_head(h, pre_logits=True))
         if not self.task:
             return h
         z = h.double()
         if hasattr(self, "head_mean"):
             z = (z - self.head_mean) / self.head_scale
+        if hasattr(self, "head_hidden_weight"):
+            z = nn.functional.leaky_relu(z @ self.head_hidden_weight.T + self.head_hidden_bias)
         z = z @ self.head_weight.T + self.head_bias
         return z.sigmoid() if self.task == "multilabel" else z.softmax(1)
 
 
 def load(cell="", folder=HERE):
-    """The model of a run's folder, in eval mode; of its heads `cell`, or that of the linear probe with most labels."""
+    """The model of a run's folder, in eval mode; of its heads `cell`, or that with most labels, of the linear probe if
+    there is one."""
     folder = Path(folder)
     if not (folder / "model.json").exists():
         return Model(*load_backbone(folder / "encoder.safetensors")).eval()
@@ -61,13 +67,15 @@ def load(cell="", folder=HERE):
     own = about["cells"][cell].get("encoder")
     path = folder / own if own else encoder_below(folder, about["run"])
     head = {name.rpartition("/")[2]: heads[name] for name in heads if name.rpartition("/")[0] == cell}
-    return Model(*load_backbone(path), head, about["task"], about["classes"]).eval()
+    return Model(*load_backbone(path), head, about["task"], about["classes"],
+                 about["cells"][cell].get("features", "h")).eval()
 
 
 def largest_last(folder, cell):
-    """What cells are sorted by: their share of the labels."""
+    """What cells are sorted by: our linear probe after all others, then their share of the labels."""
     with open(folder / "cells" / f"{cell}.csv", encoding="utf-8", newline="") as file:
-        return float(next(csv.DictReader(file))["budget"])
+        row = next(csv.DictReader(file))
+    return row["protocol"] == "linear", float(row["budget"]), cell
 
 
 def encoder_below(folder, run):

@@ -56,9 +56,9 @@ def predict(run, images, out, device, protocol="", budget=None, specificity=90, 
     net = load_encoder(head["encoder"]).to(device)
     pixels, known = pixels_for(head["record"], net.spec["size"])
     folder, card, paths, groups, rule = find_images(images, pixels, group)
-    h, problems = features_of(net, folder, card, paths)
+    h, problems = features_of(net, folder, card, paths, head["features"])
     try:
-        far = unlike(h, *study_features(run, head["record"], net))
+        far = unlike(h, *study_features(run, head["record"], net, head["features"]))
         how_far = f"percentile of the distance to labelled image {NEIGHBOUR} among the study's test images"
     except ConfigError as error:
         far, how_far = None, f"left empty: {error}"
@@ -72,13 +72,13 @@ def predict(run, images, out, device, protocol="", budget=None, specificity=90, 
     list_problems(problems, paths)
 
 
-def features_of(encoder, folder, card, paths):
-    """h (N, D) of image files, NaN where one cannot be read, and {position: why not}."""
+def features_of(encoder, folder, card, paths, what="h"):
+    """h or token (N, D) of image files, NaN where one cannot be read, and {position: why not}."""
     h, problems = np.full((len(paths), encoder.width), np.nan, np.float32), {}
     for places, images, bad in decode(folder, card, paths):
         problems |= bad
         if places:
-            h[places] = extract(encoder, images)
+            h[places] = extract(encoder, images, what=what)
         print(f"{max([*places, *bad]) + 1:,} of {len(paths):,} images", flush=True)
     return h, problems
 

@@ -32,6 +32,7 @@ def package(tmp_path, monkeypatch):
         "data/cards": "load = 1", "data/splits": "from ssl_core.data.cards import load\n"
         "from ssl_core.data.stratify import S\nlong_tail_split = 1", "data/stratify": "S = 1",
         "evaluate/__init__": "", "evaluate/features": "from ssl_core.data import split", "evaluate/probe": "C = 1",
+        "evaluate/fit": "from ssl_core.evaluate.probe import C",
         "evaluate/floors": "from ..encoders import taps", "evaluate/metrics": "M = 1", "evaluate/intervals": "I = 1",
         "evaluate/imagenet": "N = 1", "evaluate/heads": "from ssl_core.table import A", "table": "A = 1",
         "evaluate/finetune": "from ssl_core import augment", "analysis/__init__": "", "analysis/plots": "P = 1",

@@ -28,9 +28,10 @@ from ssl_core.encoders import build_encoder, load_encoder
 from ssl_core.evaluate.features import extract
 from ssl_core.evaluate.finetune import finetune as fine_tune
 from ssl_core.evaluate.finetune import predict as scores_of
+from ssl_core.evaluate.fit import fit_probe
 from ssl_core.evaluate.heads import rows_of, save_heads, stored
 from ssl_core.evaluate.metrics import Predictions, fix_thresholds
-from ssl_core.evaluate.probe import apply_probe, knn_probe, linear_probe
+from ssl_core.evaluate.probe import apply_probe
 from ssl_core.finished import open_head
 from ssl_core.predict import decide, scores, unlike
 from ssl_core.runs import open_run
@@ -40,6 +41,8 @@ CARD = ("kind: folder\nroot: images\nimage_size: 16\nchannels: 3\ngeometry: pad\
         "classes: [low, high]\ngroup: (?P<group>slide\\d+)\n")
 SMALL = dict(study="s", dataset="mine", image_size=16, split_kind="natural", ratio=1, label_pool="natural",
              test_fraction=0.3)
+HEADS = dict(protocols=["mlp", "linear", "knn"],
+             heads={"mlp": {"head": "mlp", "hidden": 6, "norm": "batch_affine", "epochs": 5, "val": "inner"}})
 NET = dict(encoder="resnet10t", encoder_args={"channels": [8, 8, 8, 8]}, stem="cifar", normalisation="half")
 
 
@@ -70,7 +73,8 @@ def project(tmp_path_factory):
         train(method, data.images[parts.unlabelled], cfg, run.folder, run.key)
         run.finish(["encoder.safetensors"])
         below = run.folder.relative_to(root).as_posix()
-        for cfg in (probe(**SMALL, run=below, budgets=[0.5, 1.0]), finetune(**SMALL, run=below, budgets=[1.0], steps=2),
+        for cfg in (probe(**SMALL, run=below, budgets=[0.5, 1.0], **HEADS),
+                    finetune(**SMALL, run=below, budgets=[1.0], steps=2),
                     finetune(**SMALL, **NET, budgets=[1.0], steps=2, batch=16)):
             evaluate(cfg, data, parts)
     return root
@@ -86,8 +90,8 @@ def evaluate(cfg, data, parts):
         at = label_budget(labels, cell.budget, cfg.label_seed, groups)
         if run.stage == "probe":
             h = extract(net, data.images[np.concatenate([parts.labelled, parts.test])], run.path("features.npz"))
-            fitted = {"linear": linear_probe, "knn": knn_probe}[cell.protocol](
-                h[at], labels[at], groups[at], task="binary", n_classes=2)
+            fitted = fit_probe(cell.protocol, cfg.heads.get(cell.protocol, {}), h[at], labels[at], groups[at],
+                               task="binary", n_classes=2)
             found, head = fitted.predict_proba(h[len(parts.labelled):]), fitted.head_arrays()
             about = {"thresholds": fix_thresholds(fitted.out_of_fold, labels[at], data.classes, "binary")}
             head = {} if cell.protocol == "knn" else head
@@ -123,6 +127,7 @@ def predicted(run, out, images, *more):
 
 @pytest.mark.parametrize("pattern, more, cell", [
     ("probe/*", (), "linear-b1-s0"), ("probe/*", ("--budget", "0.5"), "linear-b0.5-s0"),
+    ("probe/*", ("--protocol", "mlp"), "mlp-b1-s0"),
     (RUNS[1], (), "finetune-b1-s0"), (RUNS[2], ("--protocol", "finetune"), "finetune-b1-s0")])
 def test_the_study_s_test_images_get_the_study_s_scores(project, tmp_path, capsys, pattern, more, cell):
     run = folder_of(project, pattern)
@@ -313,7 +318,8 @@ def bare_python(folder, *names):
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there that few have")
 def test_a_run_s_model_loads_with_torch_and_timm_alone(project, tmp_path):
-    x, cases = torch.rand(5, 3, 16, 16), [("pretrain/*", ""), *((run, "") for run in RUNS), (RUNS[0], "linear-b0.5-s0")]
+    x, cases = torch.rand(5, 3, 16, 16), [("pretrain/*", ""), *((run, "") for run in RUNS), (RUNS[0], "linear-b0.5-s0"),
+                                       (RUNS[0], "mlp-b0.5-s0")]
     np.save(tmp_path / "x.npy", x.numpy())
     words = [f"{folder_of(project, pattern)}|{cell}".strip("|") for pattern, cell in cases]
     python = bare_python(tmp_path / "bare", "torch", "timm")
@@ -326,7 +332,7 @@ def test_a_run_s_model_loads_with_torch_and_timm_alone(project, tmp_path):
             if pattern.startswith("pretrain"):
                 wanted = load_encoder(run / "encoder.safetensors")(x).h.numpy()
             else:
-                head = open_head(run, budget=0.5 if cell else None)
+                head = open_head(run, cell.partition("-")[0], 0.5 if cell else None)
                 h = load_encoder(head["encoder"])(x).h.numpy()
                 wanted = apply_probe(head["arrays"], "binary", h)
         assert made.shape == wanted.shape and np.abs(made - wanted).max() < 1e-6
