@@ -50,7 +50,14 @@ def parser():
          label={"default": "", "metavar": "COLUMN", "help": "the CSV column of labels, if it is not `label`"},
          group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern (?P<group>...) for paths"},
          replace=switch | {"help": "write over files that say something else"})
-    verb(report, study={"metavar": "STUDY.yaml"})
+    verb(report, study={"metavar": "STUDY.yaml|FILE.zip"})
+    verb(export, study={"metavar": "STUDY", "help": "its name, or its file"},
+         to={"metavar": "FOLDER", "help": "where the tree goes, instead of outputs/STUDY/export/LAYOUT"},
+         layout={"choices": ("a", "c"), "help": "a, the default: METHOD/pretrained and METHOD/downstream tasks; "
+                 "c: runs/STUDY/METHOD_DATA_ARCH_ratioR_splitK with results.txt"},
+         archive={"metavar": "FILE.zip", "help": "one file of tables, figures, notebooks and records, for `report`; "
+                  "alone it writes no tree"},
+         weights=switch | {"help": "with --archive: the networks, too"})
     images = {"metavar": "FOLDER|CSV", "required": True, "help": "a folder of images, or a CSV with a column path"}
     machine = {"device": {"default": "auto", "choices": ("auto", "cpu", "cuda", "mps"), "help": "what computes"},
                "threads": {"type": int, "default": 0, "metavar": "N", "help": "CPU threads, instead of all"}}
@@ -190,15 +197,60 @@ def new(arguments):
 
 
 def report(arguments):
-    """Make a study's page again from what its comparison put out, and print where it is."""
-    from ssl_core.config import load_study
+    """Make a study's page again from what its comparison put out, and print where it is.
+
+    A FILE.zip that `export --archive` wrote is first unpacked below outputs/; open only those of people you trust, as
+    notebooks hold HTML.
+    """
     from ssl_core.report import build
 
+    study = opened(arguments.study) if arguments.study.endswith(".zip") else study_name(arguments.study)
     try:
-        print(build(load_study(arguments.study).name))
+        print(build(study))
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def opened(file):
+    """The name of the study in an archive, which is unpacked."""
+    from ssl_core.archive import unpack
+
+    with in_one_line():
+        return unpack(file)
+
+
+def study_name(given):
+    """The name of a study that is given by its file."""
+    from ssl_core.config import load_study
+
+    return load_study(given).name
+
+
+def export(arguments):
+    """Write a study's networks as plain state dicts that timm loads, or the study as one zip; for research use only.
+
+    What cannot be written so is listed, in the tree's README.txt in full.
+    """
+    from ssl_core.files import outputs
+
+    by_file = arguments.study.endswith((".yaml", ".yml"))
+    study = study_name(arguments.study) if by_file else arguments.study
+    with in_one_line():
+        if arguments.archive:
+            from ssl_core.archive import pack
+
+            names = pack(study, arguments.archive, arguments.study if by_file else None, arguments.weights)
+            print(f"{len(names)} files, {'with' if arguments.weights else 'without'} networks: {arguments.archive}")
+        if arguments.to or arguments.layout or not arguments.archive:
+            from ssl_core.export import export
+
+            layout = arguments.layout or "a"
+            to = arguments.to or outputs() / study / "export" / layout
+            written, left = export(study, to, layout)
+            print(f"{len(written)} files: {to}; research use only")
+            for reason, what in left.items():
+                print(f"left out, {len(what)}: {reason}")
 
 
 def embed(arguments):
