@@ -240,6 +240,7 @@ class FinetuneConfig(RunConfig):
     logit_adjustment: Annotated[float, Field(ge=0)]  # tau of Menon et al. 2021; 0 is plain cross entropy
     train: Literal["all", "head"]
     optimiser: Literal["adam", "adamw", "sgd", "lars"]
+    optimiser_args: Arguments
     lr: Positive
     head_lr: Annotated[float, Field(ge=0)]  # of the head; 0: as the encoder's
     schedule: Literal["cosine", "constant"]
@@ -371,8 +372,8 @@ class Arm(Values):
 
 
 class Evaluate(Values):
-    """Protocols and label budgets of every encoder; `finetune` holds what differs from the cell of `30_finetune`, and
-    from what a published fine-tuning says."""
+    """Protocols and label budgets of every encoder; `finetune` holds what differs from the cell of `30_finetune` and
+    from a published fine-tuning: for all, or as NAME: {…} for the one of that name."""
 
     protocols: Protocols = ["linear", "knn"]
     budgets: Budgets = [0.01, 0.05, 0.1, 0.5, 1.0]  # shares of the labelled pool; above 1: images per class

@@ -11,7 +11,7 @@ from ssl_core.states import TO_RUN
 ALIKE = {
     "pretrain": ("method", "encoder", "encoder_args", "stem", "image_size", "precision", "device"),
     "probe": ("dataset", "image_size", "resamples"),
-    "finetune": ("dataset", "encoder", "encoder_args", "image_size", "steps", "batch"),
+    "finetune": ("dataset", "encoder", "encoder_args", "image_size", "steps", "epochs", "batch", "train", "select"),
 }
 
 

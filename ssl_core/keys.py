@@ -70,6 +70,8 @@ def make_key(stage, cfg, inputs) -> Key:
         refuse_arguments(cfg.method, cfg.method_args, cfg.wrap)  # here, as planning and notebooks both make the key
     else:
         parameters["label_seed"] = cfg.label_seed
+    if getattr(cfg, "layers", False):
+        modules.append("analysis.similarity")
     code = code_slice(modules)
     if stage == "pretrain":
         functions = [node for node in _registry().body if isinstance(node, ast.FunctionDef)]

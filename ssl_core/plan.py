@@ -246,13 +246,14 @@ class _Planner:
         return {"budgets": evaluate.budgets, "class_weight": evaluate.class_weight, "budget_seed": budget_seed}
 
     def finetuning(self, name):
-        """Parameters of a fine-tuning: published ones, and above them what the study says of all."""
-        values = protocol(name).values | {"protocol": name}
-        if {"epochs", "steps"} & self.study.evaluate.finetune.keys():
-            values |= {"epochs": 0, "steps": 0}
-        elif "epochs" in values:
-            values |= {"steps": 0}
-        return values | self.study.evaluate.finetune
+        """Parameters of a fine-tuning: published ones, above them what the study says of all, and of this one."""
+        said = self.study.evaluate.finetune
+        own = {key: value for key, value in said.items() if not isinstance(value, dict)} | said.get(name, {})
+        published = protocol(name).values
+        lengths = {"epochs": 0, "steps": 0} if {"epochs", "steps"} & (own.keys() | published.keys()) else {}
+        if {"epochs", "steps"} & own.keys():
+            published = {key: value for key, value in published.items() if key not in lengths}
+        return lengths | published | {"protocol": name} | own
 
     def floors(self, target, split, seed, networks):
         """What needs no pretraining. Only `random` depends on network and seed; the others are made once a draw.

@@ -142,7 +142,8 @@ def layerwise_optimiser(model, cfg):
     scale = (cfg.head_lr or cfg.lr) / cfg.lr
     groups += [{"params": [model.head.weight], "weight_decay": cfg.weight_decay, "lr_scale": scale},
                {"params": [model.head.bias], "weight_decay": 0.0, "lr_scale": scale}]
-    return create_optimizer_v2(groups, train.OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay)
+    return create_optimizer_v2(groups, train.OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay,
+                               **cfg.optimiser_args)
 
 
 def predict(model, images):
