@@ -66,8 +66,7 @@ def parser():
     verb(predict, run={"metavar": "RUN", "help": "the folder of a finished probe or fine-tuning"}, images=images,
          out={"metavar": "SCORES.csv", "required": True, "help": "one row per image; SCORES_slides.csv per slide"},
          budget={"type": float, "metavar": "B", "help": "the share of labels of the head, instead of the largest"},
-         protocol={"default": "", "choices": ("linear", "finetune", "knn"), "help": "instead of the one that the run "
-                   "has"},
+         protocol={"default": "", "metavar": "NAME", "help": "whose head, instead of linear or the run's first"},
          specificity={"type": int, "default": 90, "choices": (90, 95), "help": "whose threshold decides `label`"},
          group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern (?P<group>...) for paths: the "
                 "slide or patient, instead of the study's rule"}, **machine)
@@ -305,6 +304,9 @@ def datasets(arguments):
     for name in card_names():
         card = read_card(name)
         print(f"{name}: {card.title or name}")
+        if card.kind == "rehearsal":
+            print(f"    written when it is first used, in the layout of {card.rehearses}; made: {card.made}")
+            continue
         try:
             data = load(name)
         except (OSError, ValueError) as error:

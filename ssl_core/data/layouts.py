@@ -1,6 +1,6 @@
 """How data sets lie on disk: each reader takes the data's folder and card and lists the images with what is known.
 
-A `Listing` holds what the files say, in words; `cards.load` turns words into numbers.
+A `Listing` holds what the files say, in words; `loading.load` turns words into numbers.
 """
 
 import gzip

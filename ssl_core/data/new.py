@@ -12,9 +12,10 @@ from pathlib import Path
 import yaml
 
 from ssl_core.config import ConfigError, Study
-from ssl_core.data.cards import card_names, card_path, load
+from ssl_core.data.cards import card_names, card_path
 from ssl_core.data.census import class_table, statement, usable_budgets
 from ssl_core.data.draft import draft_card
+from ssl_core.data.loading import load
 from ssl_core.data.splits import is_labelled
 from ssl_core.files import atomic_write, root
 
