@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
@@ -12,8 +13,10 @@ from ssl_core.encoders import Encoder
 from ssl_core.evaluate import trained
 from ssl_core.evaluate.features import by_layer, extract
 from ssl_core.evaluate.fit import fit_probe, head_of, selection_scores
+from ssl_core.evaluate.heads import headline_rows
 from ssl_core.evaluate.probe import apply_probe, linear_probe
 from ssl_core.evaluate.trained import Head, build, folded, inner_val, learning_rate, train_head
+from ssl_core.load_me import Model
 from ssl_core.protocols import protocol, protocol_names
 from ssl_core.train import order
 
@@ -327,6 +330,24 @@ def test_the_class_token_is_h_where_h_is_the_token(tmp_path):
     assert list(by_layer(token, images(), None, "token")) == [""]
     with pytest.raises(ValueError, match="resnet10t has no class token"):
         extract(Encoder("resnet10t", {"channels": [8, 8, 8, 8]}, "cifar", 32), images(), what="token")
+
+
+def test_the_loader_applies_a_two_layer_head_to_class_tokens():
+    args = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "global_pool": "avg"}
+    net, pictures = Encoder("vit_tiny_patch16_224", args, size=32).eval(), images(40)
+    tokens, y = extract(net, pictures, what="token"), np.arange(40) % 2
+    head = {name: torch.from_numpy(a) for name, a in fit_probe("p", {"head": "mlp", **SHORT}, tokens, y).arrays.items()}
+    with torch.inference_mode():
+        alone = Model(net.backbone, net.spec, head, "binary", ("a", "b"), "token")(
+            torch.from_numpy(pictures).float() / 255)
+    wanted = apply_probe({name: a.numpy() for name, a in head.items()}, "binary", tokens)
+    assert np.abs(alone.numpy() - wanted).max() < 1e-6
+
+
+def test_rows_of_single_layers_sum_no_cell_up():
+    row = {"metric": "balanced_accuracy", "group_kind": "all", "part": "test"}
+    table = pd.DataFrame([row | {"layer": layer} for layer in ("layer1", "", "h")])
+    assert headline_rows(table).layer.tolist() == [""]
 
 
 def test_every_layer_is_probed_as_ours_is():

@@ -15,7 +15,8 @@ PRETENDED = {  # the code that shapes results is a line each, to be edited
     "methods/__init__": "from ssl_core.methods.simclr import SimCLR\nfrom ssl_core.methods.mae import MAE\n"
                         "METHODS = {'simclr': SimCLR, 'mae': MAE}\n",
     "methods/simclr": "SimCLR = 1\nTAU = 0.5\n", "methods/mae": "MAE = 1\n", "evaluate/__init__": "",
-    **{f"evaluate/{name}": "V = 1" for name in ("features", "fit", "floors", "imagenet", "metrics", "intervals",
+    "evaluate/fit": "from ssl_core.evaluate.probe import V\n",
+    **{f"evaluate/{name}": "V = 1" for name in ("features", "probe", "floors", "imagenet", "metrics", "intervals",
                                                 "heads", "finetune")},
     "report": "from ssl_core.files import outputs\n\ndef build(study):\n    page = outputs() / study / 'index.html'\n"
               "    page.write_text((outputs() / study / 'plan.json').read_text())\n    return page\n",
