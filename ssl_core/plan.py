@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssl_core.config import PLAIN, SUPERVISED, ConfigError, Data, FinetuneConfig, PretrainConfig, ProbeConfig
 from ssl_core.files import root
-from ssl_core.keys import make_key
+from ssl_core.keys import make_key, weights_there
 from ssl_core.nb import parameters_of, stamp
 from ssl_core.presets import ARGUMENTS, values_of
 from ssl_core.protocols import protocol
@@ -273,7 +273,7 @@ class _Planner:
                         "protocols": of_stage("probe", protocols) or ["linear"],
                         "weights": study.weights if "imagenet" in names else ""})
                 for name in of_stage("finetune", protocols):
-                    if "imagenet" in study.floors and study.weights and first:
+                    if "imagenet" in study.floors and study.weights and weights_there(study.weights) and first:
                         self.add("finetune", "floors.imagenet", values | network | self.finetuning(name)
                                  | {"arm": "imagenet", "weights": study.weights})
                 for name in of_stage("finetune", protocols) or ["finetune"] * first:

@@ -161,3 +161,19 @@ def test_study_of_one_data_set_reads_as_before():
     study = Study(name="s", question="?", data={"dataset": "fashion"}, splits={"kind": "natural"},
                   arms=[{"name": "a", "method": "simclr"}])
     assert [data.dataset for data in study.data] == ["fashion"]
+
+
+def test_imagenet_is_fine_tuned_where_its_weights_are_at_hand(two):
+    changes = dict(floors=["imagenet"], weights="resnet18=w.safetensors",
+                   evaluate={"protocols": ["slow"], "budgets": [1.0]})
+    assert not [job for job in jobs("finetune", **changes) if job.cfg.weights]
+    (two / "w.safetensors").write_bytes(b"weights")
+    tuned = [job for job in jobs("finetune", **changes) if job.cfg.weights]
+    assert tuned and all((job.cfg.arm, job.cfg.run, job.cfg.protocol) == ("imagenet", "", "slow") for job in tuned)
+
+
+def test_a_fine_tuning_of_that_name_takes_what_the_study_says_of_it(two):
+    evaluate = {"protocols": ["finetune", "slow"], "budgets": [1.0], "finetune": {"batch": 16, "slow": {"lr": 0.25}}}
+    found = {(j.cfg.protocol, j.cfg.batch, j.cfg.lr) for j in jobs("finetune", evaluate=evaluate) if j.needs}
+    assert found == {("finetune", 16, jobs("finetune", evaluate={"protocols": ["finetune"]})[0].cfg.lr),
+                     ("slow", 16, 0.25)}
