@@ -83,7 +83,7 @@ def test_label_from_the_path_joined_into_two_classes(tmp_path):
     ({"only": {"val": "list.txt"}}, "only.val: unknown key|only: val: unknown key"),
     ({"root": "elsewhere", "get": "ask the\nauthors", "licence": "CC BY 4.0"},
      r"root: there is no .*elsewhere; ask the authors; licence: CC BY 4.0"),
-    ({"files": "*.bmp"}, "root: no images in "),
+    ({"files": "*.bmp"}, "root: there is no image that fits .*bmp in .*, which holds HSIL, NILM"),
     ({"group": r"/(?P<slide>s\d+)"}, r"group: the pattern .* has no group named \(\?P<group>…\)"),
     ({"group": r"/(?P<group>s0[12])"}, "group: .* fits 16 of 24 paths; the first it misses is HSIL/s03_0.png"),
     ({"group": r"(?P<group>"}, "group: .* is not a regular expression"),

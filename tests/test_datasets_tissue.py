@@ -177,7 +177,8 @@ def test_pnu_misplaced_unreadable_copied_and_wrong(tmp_path):
     with pytest.raises(ValueError, match="expected: images should be 18908, found 37.* in .*PNU"):
         load(copied("pnu", tree, expected=published("pnu")))
     picture(tmp_path / "split" / "PNU" / "train" / "ADH" / "S18-7_A x40(1).png", 0)  # as for torchvision's ImageFolder
-    refused(copied("pnu", tmp_path / "split" / "PNU"), "root: no images in .*PNU; the images are private", tmp_path)
+    refused(copied("pnu", tmp_path / "split" / "PNU"),
+            "root: there is no image that fits .* in .*PNU, which holds train; the images are private", tmp_path)
 
 
 # PAIP: a folder per slide, no labels

@@ -89,7 +89,7 @@ def read_images(card, path, size):
     except ValueError as error:
         said = " ".join(str(error).split())
         where = "" if str(folder) in said else f"; the data are in {folder}"
-        raise ConfigError(f"{path}: {said}{where}") from None
+        raise ConfigError(f"{path}: {said}{where}{where_to_get(card)}") from None
     if images is None:
         images, hashes, bad = store.decoded(name, folder, listing.paths, card, size)
     keep = np.array([p not in bad for p in listing.paths])
