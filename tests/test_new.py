@@ -82,7 +82,7 @@ def test_an_npz_keeps_its_numbers_and_parts(tmp_path):
              test_labels=labels[40:])
     written = write_study(tmp_path / "studies" / "x.yaml", tmp_path / "x.npz", tell=False)
     data, study = load(written[0]), load_study(written[1])
-    assert data.classes == ("0", "1") and (data.part == "test").sum() == 20 and study.data.image_size == 28
+    assert data.classes == ("0", "1") and (data.part == "test").sum() == 20 and study.data[0].image_size == 28
     assert "no part: the data bring their test part" in written[1].read_text("utf-8")
 
 
@@ -117,7 +117,7 @@ def test_the_study_is_valid_plannable_and_explained(folder, tmp_path, capsys):
     written = write_study(tmp_path / "studies" / "mine.yaml", folder)
     assert [path.name for path in written] == ["mine.yaml", "mine.yaml"] and all(path.is_file() for path in written)
     data, study, text = load(written[0]), load_study(written[1]), written[1].read_text("utf-8")
-    assert study.splits.kind == "natural" and study.data.label_pool == "natural"
+    assert study.splits.kind == "natural" and study.data[0].label_pool == "natural"
     assert tuple(study.evaluate.budgets) == census.usable_budgets(data.counts(), 36)[0]
     said = capsys.readouterr().out
     assert all(sentence in said for sentence in census.statement(data))
@@ -149,13 +149,13 @@ def test_budgets_that_miss_the_rare_class_are_left_out_and_said(tmp_path):
 def test_a_card_that_is_there_serves_as_it_is(tmp_path):
     written = write_study(tmp_path / "clothes.yaml", "fashion", tell=False)
     study = load_study(written[0])
-    assert len(written) == 1 and study.name == "clothes" and study.data.dataset == "fashion"
-    assert study.data.image_size == 28 and study.evaluate.class_weight == "none"
+    assert len(written) == 1 and study.name == "clothes" and study.data[0].dataset == "fashion"
+    assert study.data[0].image_size == 28 and study.evaluate.class_weight == "none"
 
 
 def test_a_size_that_no_patch_divides_has_no_mae(folder, tmp_path):
     study = load_study(write_study(tmp_path / "studies" / "mine.yaml", folder, image_size=37, tell=False)[1])
-    assert [arm.name for arm in study.arms] == ["simclr"] and study.data.image_size == 37
+    assert [arm.name for arm in study.arms] == ["simclr"] and study.data[0].image_size == 37
 
 
 # --- what is refused, in one line -------------------------------------------------------------------------------------

@@ -107,7 +107,8 @@ def test_your_images_with_a_users_csv(tmp_path, monkeypatch):
                   label_column="diagnosis", name="smears", params_folder=str(tmp_path / "params"))
     card = yaml.safe_load((tmp_path / "params" / "data" / "smears.yaml").read_text("utf-8"))
     assert card["label"] == "diagnosis" and card["group"] == "patient" and "synthetic" not in card
-    assert load_study(tmp_path / "params" / "studies" / "smears.yaml").data.dataset.endswith("params/data/smears.yaml")
+    study = load_study(tmp_path / "params" / "studies" / "smears.yaml")
+    assert study.data[0].dataset.endswith("params/data/smears.yaml")
     assert "HSIL+" in said
 
 
