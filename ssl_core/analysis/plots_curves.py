@@ -1,0 +1,145 @@
+"""Curves over training: loss, learning rate and accuracy of runs, and view distance by class."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, PALETTE, axes
+from ssl_core.analysis.plots_study import source
+
+QUANTITIES = {"loss": "loss", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "lr": "learning rate"}
+INKS = [PALETTE[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]  # of the palette what is dark enough on white
+MARKERS, DASHES = "osD^v<>", ("-", "--", "-.", ":")
+NAMED, LEGIBLE = 9, 12  # lines of runs, and of classes; more than these get no legend
+FREQUENCY = ["many", "medium", "few"]
+
+
+# --- loss, learning rate, accuracy ------------------------------------------------------------------------------------
+
+def training_frame(histories, series=None):
+    """Histories as one tidy frame: series, run, step, quantity, part, value.
+
+    histories: {run: DataFrame} as the runs leave them: step, or else epoch, and any of loss, lr, accuracy, log_loss,
+    balanced_accuracy, plain or with train_ or val_ before. series: {run: what to call it}; by default each its own.
+    """
+    found = []
+    for run, history in histories.items():
+        clock = "step" if "step" in history else "epoch"
+        for column in history.columns:
+            part, _, rest = column.partition("_")
+            part, quantity = (part, rest) if part in ("train", "val") else ("train", column)
+            quantity = "loss" if quantity == "log_loss" else quantity
+            if quantity in QUANTITIES:
+                found.append(pd.DataFrame({"series": (series or {}).get(run, run), "run": run, clock: history[clock],
+                                           "quantity": quantity, "part": part, "value": history[column]}))
+    columns = ["series", "run", "step", "quantity", "part", "value"]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    whole = pd.concat([one.rename(columns={"epoch": "step"}) for one in found], ignore_index=True)
+    return whole[columns].dropna(subset="value")
+
+
+def training_table(histories):
+    """The last row of every history under its run's name, with the lowest loss and where it was: the data table."""
+    rows = []
+    for run, history in histories.items():
+        lowest = history.loc[history.loss.idxmin()] if history.loss.notna().any() else history.iloc[-1]
+        rows.append({"run": run, **history.iloc[-1].to_dict(), "lowest_loss": lowest.loss, "at_epoch": lowest.epoch})
+    return pd.DataFrame(rows)
+
+
+def plot_curve(frame, ax=None, quantity="loss"):
+    """One quantity by step: a look for each series, thin lines for several runs of one, validation in open dots."""
+    ax = axes(ax, COLUMN, 2.3)
+    names = list(dict.fromkeys(frame.series))
+    for (name, _, part), rows in frame[frame.quantity == quantity].groupby(["series", "run", "part"], sort=False):
+        i, alone = names.index(name), frame[frame.series == name].run.nunique() == 1
+        label = name if part == "train" else f"{name}, validation"
+        ax.plot(rows.step, rows.value, color=INKS[i % len(INKS)], linestyle=DASHES[i // 3 % len(DASHES)],
+                marker=MARKERS[i % len(MARKERS)] if alone or len(rows) == 1 or part == "val" else None,
+                markevery=max(1, len(rows) // 8), markerfacecolor="none" if part == "val" else None,
+                linewidth=1.3 if alone else 0.7, label=label)
+    ax.set(xlabel="step", ylabel=QUANTITIES[quantity])
+    if quantity == "lr" or frame.value[frame.quantity == quantity].min() >= 0:
+        ax.set_ylim(0, 1.02 if "accuracy" in quantity else None)
+    return ax
+
+
+def plot_training(frame):
+    """A panel for each quantity that the runs recorded. frame: of `training_frame`."""
+    there = [quantity for quantity in QUANTITIES if (frame.quantity == quantity).any()]
+    handles = {}
+    fig, panels = plt.subplots(1, len(there), figsize=(min(PAGE, COLUMN * len(there)), 2.6), squeeze=False)
+    for ax, quantity in zip(panels[0], there):
+        plot_curve(frame, ax, quantity)
+        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels())}
+    if len(handles) <= NAMED:
+        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
+    return fig
+
+
+def caption_training(frame, table, what="pretraining"):
+    n = frame.run.nunique()
+    return (f"Curves of {what} by step, {n} run{'s' if n > 1 else ''}; every point is a mean over an epoch, or, of the "
+            f"learning rate, its last value. Losses of different methods are different numbers. {source(table)}")
+
+
+# --- how far two views lie apart --------------------------------------------------------------------------------------
+
+def view_frame(kept, labels, classes, frequency=None):
+    """Mean view distance and mean weight by class, and by frequency, over epochs: quantity, by, group, epoch, mean,
+    low, high, n; the interval is over images, 1.96 standard errors.
+
+    kept: of `methods.view_distance.recorded`: epochs (K,), and distance and weight (K, images). labels: (images,);
+    frequency: many, medium or few for each class.
+    """
+    groups = [("class", name, labels == c) for c, name in enumerate(classes)]
+    for name in FREQUENCY if frequency is not None else ():
+        members = np.flatnonzero(np.asarray(frequency) == name)
+        groups.append(("frequency", name, np.isin(labels, members)))
+    found = []
+    for quantity in ("distance", "weight"):
+        for at, epoch in enumerate(kept["epochs"]):
+            for by, group, mask in groups:
+                values = np.asarray(kept[quantity][at], np.float64)[mask]
+                values = values[np.isfinite(values)]
+                if len(values):
+                    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+                    found.append((quantity, by, group, int(epoch), values.mean(), values.mean() - half,
+                                  values.mean() + half, len(values)))
+    return pd.DataFrame(found, columns="quantity by group epoch mean low high n".split())
+
+
+def plot_views(frame, ax=None, quantity="distance", by="frequency"):
+    """Mean distance, or weight, over epochs: a line with its band for each class, or for many, medium and few."""
+    ax = axes(ax, COLUMN, 2.3)
+    rows = frame[(frame.quantity == quantity) & (frame.by == by)]
+    for i, (group, line) in enumerate(rows.groupby("group", sort=False)):
+        colour, few = GROUPS[group] if by == "frequency" else INKS[i % len(INKS)], rows.group.nunique() <= LEGIBLE
+        ax.plot(line.epoch, line["mean"], color=colour, linestyle=DASHES[i // 7 % len(DASHES)], label=group,
+                marker=MARKERS[i % len(MARKERS)] if few else None, markevery=max(1, len(line) // 8),
+                linewidth=1.2 if few else 0.5)
+        if by == "frequency":
+            ax.fill_between(line.epoch, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    ax.set(xlabel="epoch", ylabel={"distance": "view distance ‖z₁ − z₂‖", "weight": "weight"}[quantity])
+    return ax
+
+
+def plot_view_panels(frame):
+    """Distance and weight (column) by frequency, where it is known, and by class (row), each row with its legend."""
+    kinds = [by for by in ("frequency", "class") if (frame.by == by).any()]
+    fig, panels = plt.subplots(len(kinds), 2, figsize=(PAGE, 2.1 * len(kinds)), squeeze=False)
+    for line, by in zip(panels, kinds):
+        for ax, quantity in zip(line, ("distance", "weight")):
+            plot_views(frame, ax, quantity, by)
+        if frame.group[frame.by == by].nunique() <= LEGIBLE:
+            line[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def caption_views(frame, table):
+    n = frame[(frame.by == "class") & (frame.epoch == frame.epoch.max()) & (frame.quantity == "distance")].n
+    return (f"Distance between the projections of an image's two views, and the weight 1 ± (d − mean) / (max − min) of "
+            f"its batch, averaged over the {n.sum():,} pretraining images by class ({n.min():,} to {n.max():,} each) "
+            "and by how frequent the class is. Bands by frequency: 95 % intervals over images. "
+            f"Labels serve only this picture. {source(table)}")
