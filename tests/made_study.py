@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from ssl_core.analysis.grid import jobs_of
+from ssl_core.analysis.grid import jobs_of, told
 from ssl_core.evaluate.heads import rows_of, stored
 from ssl_core.evaluate.metrics import Predictions
 from ssl_core.files import atomic_json
@@ -15,7 +15,8 @@ FREQUENCY = ("many", "many", "medium", "few", "few")
 PER_CLASS = 80
 LABELS = np.repeat(np.arange(len(CLASSES)), PER_CLASS)
 DEFAULTS = {"dataset": "made", "split_kind": "long_tail", "ratio": 1, "twin": "none", "draw_seed": 0, "order_seed": 0,
-            "seed": 0, "encoder": "resnet10t", "encoder_args": {}, "stem": "default", "normalisation": "half"}
+            "total": 0, "seed": 0, "encoder": "resnet10t", "encoder_args": {}, "stem": "default",
+            "normalisation": "half"}
 BALANCED, IMBALANCED, TWIN = {"ratio": 1}, {"ratio": 100}, {"ratio": 100, "twin": "same_n"}
 
 
@@ -36,19 +37,23 @@ class MadeStudy:
     def __init__(self, outputs, name="made"):
         self.folder, self.name, self.jobs, self.tables = outputs / name, name, [], []
 
-    def trained(self, arm, seen, accuracy, draw=0, seed=0, budgets=(1.0,), protocols=("linear",), why="", **more):
+    def trained(self, arm, seen, accuracy, draw=0, seed=0, budgets=(1.0,), protocols=("linear",), why="",
+                evaluate_on="", layers=(), **more):
         """A pretraining and its evaluation. accuracy: of all classes, of each, or a function of protocol and budget.
 
-        why: the state of an evaluation that is not there. more: parameters such as another encoder.
+        why: the state of an evaluation that is not there. evaluate_on: another data set. layers: of a layer probe.
+        more: parameters such as another encoder.
         """
         stage = "finetune" if protocols == ("finetune",) else "probe"
         seen = {"draw_seed": draw, "order_seed": draw, "seed": seed} | more | seen
         below = self._job(arm, [], "pretrain", seen)
         cells = [(f"{p}-b{b:g}-s0", "encoder", p, b) for p in protocols for b in budgets]
-        job = self._job(arm, cells, stage, {"draw_seed": draw, "seed": seed}, [below["folder"]], why)
         about = DEFAULTS | seen
-        self._cells(job, accuracy, {"arm": arm, "method": arm.partition("_")[0], "pretrain_dataset": "made"}
-                    | {name: about[name] for name in COLUMNS if name in about and name != "dataset"})
+        own = {"draw_seed": draw, "seed": seed, "dataset": evaluate_on or about["dataset"]}
+        job = self._job(arm, cells, stage, own, [below["folder"]], why)
+        self._cells(job, accuracy, {name: about[name] for name in COLUMNS if name in about} | {
+            "arm": arm, "method": arm.partition("_")[0], "pretrain_dataset": about["dataset"],
+            "dataset": own["dataset"], "n_unlabelled": about["total"] or ""}, layers)
         return job
 
     def floor(self, arm, accuracy, draw=0, seed=0, budgets=(1.0,), protocols=("linear",), **more):
@@ -59,7 +64,7 @@ class MadeStudy:
         job = self._job(arm, cells, stage, {"draw_seed": draw, "seed": seed} | more)
         encoder = (DEFAULTS | more)["encoder"] if arm in ("random", "supervised") else ""
         self._cells(job, accuracy, {"arm": arm, "method": arm.partition("_")[0], "encoder": encoder, "draw_seed": draw,
-                                    "seed": seed})
+                                    "seed": seed, "dataset": (DEFAULTS | more)["dataset"]})
         return job
 
     def _job(self, arm, cells, stage, params, needs=(), why=""):
@@ -70,33 +75,36 @@ class MadeStudy:
                           "cells": [dict(zip(("id", "source", "protocol", "budget"), cell)) for cell in cells]})
         return self.jobs[-1]
 
-    def _cells(self, job, accuracy, about):
+    def _cells(self, job, accuracy, about, layers=()):
         folder = self.folder / "runs" / job["stage"] / f"{job['arm']}-{job['key']}"
         (folder / "cells").mkdir(parents=True)
         (folder / ("report.ipynb" if not job["why"] else "failed.ipynb" if "failed" in job["why"] else "none")).touch()
         for number, cell in enumerate(job["cells"] if not job["why"] else []):
             share = accuracy(cell["protocol"], cell["budget"]) if callable(accuracy) else accuracy
-            row = about | {"study": self.name, "dataset": "made", "synthetic": True, "stage": job["stage"],
+            row = about | {"study": self.name, "synthetic": True, "stage": job["stage"],
                            "protocol": cell["protocol"], "budget": cell["budget"], "budget_seed": 0, "status": "done",
-                           "key": job["key"], "n_labelled": 10}
+                           "key": job["key"],
+                           "n_labelled": cell["budget"] * (500 if cell["budget"] <= 1 else len(CLASSES))}
             if share is None:
                 rows = [{"metric": "balanced_accuracy", "group_kind": "all", "group": "all", "part": "test",
                          "status": "not run: no weights at hand"}]
             else:
                 test = Predictions(scores(share, (int(job["key"], 16), number)), LABELS, CLASSES, frequency=FREQUENCY)
                 rows = rows_of(test, 0, 20)
+                rows = [one | {"layer": layer} for layer in layers for one in rows] if layers else rows
                 np.savez(folder / "cells" / f"{cell['id']}.npz", **stored(test, {}, {}))
             text = folder / "cells" / f"{cell['id']}.csv"
             text.write_text(to_csv(rows, row), encoding="utf-8")
             self.tables.append(read_text(text))
 
     def write(self):
-        """(jobs with what they saw, the results table), both as the comparison reads them."""
+        """(jobs with what they saw, the results table told of them), both as the comparison reads them."""
         plan = {"study": self.name, "question": "What does imbalance cost?", "threads": 1, "jobs": self.jobs}
         atomic_json(self.folder / "plan.json", plan)
         arrange(self.tables).to_csv(self.folder / "results.csv", index=False, lineterminator="\n")
         plan = json.loads((self.folder / "plan.json").read_text("utf-8"))
-        return jobs_of(plan, {"n": DEFAULTS}), read_results(self.name)
+        jobs = jobs_of(plan, {"n": DEFAULTS})
+        return jobs, told(read_results(self.name), jobs)
 
 
 def with_cost(outputs, cost, draws=(0, 1, 2), name="made"):

@@ -60,7 +60,8 @@ def test_constant_predictors_and_classes_never_found(outputs):
 
 def test_a_label_that_is_never_found():
     columns = {"part": "test", "method": "simclr", "arm": "simclr", "protocol": "linear", "budget": 1.0, "key": "k",
-               "stage": "probe", "pretrain_dataset": "made", "split_kind": "natural", "group_kind": "label"}
+               "stage": "probe", "pretrain_dataset": "made", "group_kind": "label", "layer": "",
+               "series": "SimCLR (natural)", "on": ""}
     rows = pd.DataFrame([columns | {"group": name, "metric": metric, "value": value} for name, metric, value in (
         ("halo", "f1", 0.4), ("halo", "accuracy", 0.0), ("nucleolus", "f1", 0.0), ("folds", "f1", np.nan))])
     alarm, = alarms.of_cells(rows)

@@ -9,7 +9,7 @@ import pytest
 from made_study import BALANCED, IMBALANCED, TWIN, MadeStudy
 from matplotlib.colors import to_rgb
 
-from ssl_core.analysis import contrasts, plots, plots_study
+from ssl_core.analysis import contrasts, plots, plots_contrasts, plots_study
 from ssl_core.augment import Augment
 from ssl_core.data.splits import long_tail_split
 
@@ -70,8 +70,9 @@ def drawn_by(study):
     yield "recalls", plots.plot_recalls(recalls)
     called = rng.integers(0, 10, 500), rng.dirichlet(np.ones(10), 500)
     yield "confusion", plots.plot_confusion(*called, CLASSES, title="linear-b1-s0")
-    yield "costs", plots_study.plot_costs(summary[summary.family == "cost of imbalance"])
-    yield "gains", plots_study.plot_gains(summary[summary.family == "gain of pretraining"])
+    yield "costs", plots_contrasts.plot_costs(summary[summary.family == "cost of imbalance"])
+    gains = plots_contrasts.with_room(summary[summary.family == "gain of pretraining"])
+    yield "gains", plots_contrasts.plot_gains(gains)
     yield "budgets", plots_study.plot_budgets(plots_study.levels(table))
     yield "frequency", plots_study.plot_frequency(plots_study.by_frequency(table))
 
@@ -146,7 +147,7 @@ def test_floors_stand_beside_the_first_protocol_and_fine_tuning_never_mixes_with
     table, _ = study
     drawn = plots_study.levels(table)
     assert set(drawn.protocol) == {"linear", "knn"}
-    at = (drawn.series == "supervised") & (drawn.budget == 1)
+    at = (drawn.series == "supervised (resnet10t)") & (drawn.budget == 1)
     assert list(drawn.protocol[at]) == ["linear"] and drawn["mean"][at].item() == pytest.approx(0.77, abs=0.01)
     monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
     made = MadeStudy(tmp_path)
@@ -174,8 +175,8 @@ def test_means_are_over_splits_and_their_intervals_are_students_t():
 
 def test_captions_say_what_n_interval_data_and_command(study):
     table, summary = study
-    for caption in (plots_study.caption_costs(summary[summary.family == "cost of imbalance"], table),
-                    plots_study.caption_gains(summary[summary.family == "gain of pretraining"], table),
+    for caption in (plots_contrasts.caption_costs(summary[summary.family == "cost of imbalance"], table),
+                    plots_contrasts.caption_gains(summary[summary.family == "gain of pretraining"], table),
                     plots_study.caption_budgets(plots_study.levels(table), table),
                     plots_study.caption_frequency(plots_study.by_frequency(table), table)):
         for words in ("95 % intervals over", "3 ", "400", "Synthetic images (made).",
@@ -187,7 +188,8 @@ def test_a_figure_is_saved_with_its_data_and_the_same_each_time(study, tmp_path)
     table, summary = study
     cost = summary[summary.family == "cost of imbalance"]
     for folder in ("one", "two"):
-        plots.save_figure(plots_study.plot_costs(cost), tmp_path / folder, "cost", cost, "A caption − with a minus.")
+        fig = plots_contrasts.plot_costs(cost)
+        plots.save_figure(fig, tmp_path / folder, "cost", cost, "A caption − with a minus.")
     names = ["cost.csv", "cost.pdf", "cost.png", "cost.txt"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name

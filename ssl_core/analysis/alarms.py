@@ -6,7 +6,8 @@ import numpy as np
 
 from ssl_core.analysis.compare import points
 from ssl_core.analysis.grid import cell_id
-from ssl_core.analysis.plots import describe, metric_words, words
+from ssl_core.analysis.wording import budget_words, metric_words, words
+from ssl_core.evaluate.heads import headline_rows
 
 
 def of_history(history):
@@ -38,7 +39,8 @@ def of_cells(table):
     found = []
     found_at_all = table.group_kind.eq("class") & table.metric.eq("recall")
     found_at_all |= table.group_kind.eq("label") & table.metric.eq("f1")  # 0 without a true positive
-    recalls = table[found_at_all & (table.part == "test") & (table.method != "majority") & table.value.notna()]
+    recalls = table[found_at_all & (table.part == "test") & (table.layer == "") & (table.method != "majority")
+                    & table.value.notna()]
     for (key, _, protocol, budget), rows in recalls.groupby(["key", "arm", "protocol", "budget"], sort=False):
         never, first = list(rows.group[rows.value == 0]), rows.iloc[0]
         if not never:
@@ -48,31 +50,31 @@ def of_cells(table):
         if first.group_kind == "class" and len(never) == len(rows) - 1 and rows.value.max() == 1:
             text = f"every test image is called {rows.group[rows.value == 1].iloc[0]}"
         found.append({"key": key, "cells": {cell_id(first)}, "sentence":
-                      f"{describe(first)}, {words(protocol)} with {100 * budget:g} % of the labels: {text}."})
+                      f"{first.series}{first.on}, {words(protocol)} with {budget_words(budget)}: {text}."})
     return found
 
 
 def of_floors(table):
-    """Arms that do not beat a floor with the same labels, by the mean over splits of balanced accuracy."""
-    rows = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")
-                 & table.value.notna()]
+    """Arms that do not beat a floor with the same labels, by the mean over splits of balanced accuracy.
+
+    Each is read as the study reads first; the floors are of the same data set, and `random` of the same network.
+    """
+    rows = headline_rows(table).dropna(subset="value")
     floors = rows[(rows.pretrain_dataset == "") & rows.arm.isin(["majority", "colour", "pixels", "random"])]
-    trained = rows[(rows.pretrain_dataset != "") & (rows.protocol == "linear")]
-    found = []
-    for (_, _, _, encoder), arm in trained.groupby(["arm", "ratio", "twin", "encoder"], sort=False):
-        beaten, concerned = [], []
-        for budget, cells in arm.groupby("budget"):
-            same = floors[(floors.budget == budget) & floors.protocol.isin(["linear", "none"])
-                          & ((floors.arm != "random") | (floors.encoder == encoder))]
-            best = same.groupby("arm").value.mean().nlargest(1)
+    trained, found = rows[(rows.pretrain_dataset != "") & (rows.stage == "probe")], []
+    for (dataset, series, network), arm in trained.groupby(["dataset", "series", "network"], sort=False):
+        protocol, beaten, concerned = arm.protocol.iloc[0], [], []
+        same = floors[(floors.dataset == dataset) & ((floors.arm != "random") | (
+            (floors.network == network) & (floors.protocol == protocol)))]
+        for budget, cells in arm[arm.protocol == protocol].groupby("budget"):
+            best = same[same.budget == budget].groupby("series").value.mean().nlargest(1)
             if len(best) and best.iloc[0] >= cells.value.mean():
-                floor = describe(same[same.arm == best.index[0]].iloc[0])
-                beaten.append(f"{100 * cells.value.mean():.1f} against {100 * best.iloc[0]:.1f} % by {floor} with "
-                              f"{100 * budget:g} % of the labels")
+                beaten.append(f"{100 * cells.value.mean():.1f} against {100 * best.iloc[0]:.1f} % by {best.index[0]} "
+                              f"with {budget_words(budget)}")
                 concerned += cells.itertuples()
         if beaten:
             found.append({"key": concerned[0].key, "cells": {cell_id(row) for row in concerned}, "sentence":
-                          f"{describe(arm.iloc[0])}, linear probe, does not beat a floor: {'; '.join(beaten)}."})
+                          f"{series}{arm.on.iloc[0]}, {words(protocol)}, does not beat a floor: {'; '.join(beaten)}."})
     return found
 
 
@@ -81,7 +83,7 @@ def largest_surprise(summary):
 
     {key, sentence}, the key being that of the run to open; None where no contrast has two splits.
     """
-    worst, found = 0.0, None
+    worst, found, several = 0.0, None, summary.dataset.nunique() > 1
     for row in summary.itertuples():
         differences = np.array([float(d) for d in row.differences.split()])
         if len(differences) > 1 and row.high_images > row.low_images:
@@ -91,9 +93,9 @@ def largest_surprise(summary):
             if surprise[i] > worst:
                 rest = "the others average" if len(differences) > 2 else "the other has"
                 worst, found = surprise[i], {"key": row.keys.split()[i].split(":")[0], "sentence": (
-                    f"Largest surprise: {row.what} against {row.against} ({words(row.protocol)}, {100 * row.budget:g} "
-                    f"% of the labels) differs by {points(differences[i])} points of "
-                    f"{metric_words(row.metric, row.group)} in one split, where {rest} {points(others[i])}.")}
+                    f"Largest surprise: {row.what} against {row.against}{f' on {row.dataset}' if several else ''} "
+                    f"({words(row.protocol)}, {budget_words(row.budget)}) differs by {points(differences[i])} points "
+                    f"of {metric_words(row.metric, row.group)} in one split, where {rest} {points(others[i])}.")}
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ssl_core.analysis.plots import PROTOCOLS, words
+from ssl_core.analysis.wording import in_order, words
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ def job_sentence(rows, others):
     rows: the job's headline rows; others: those of the floors and the twin at the same draw, as far as they are there.
     """
     rows, parts = rows.dropna(subset="value"), []
-    rows = rows.assign(place=rows.protocol.map(PROTOCOLS.index)).sort_values("place", kind="stable")
+    rows = rows.sort_values("protocol", key=lambda names: names.map(in_order(names).index), kind="stable")
     for budget in sorted({rows.budget.min(), rows.budget.max()}):
         here = rows[rows.budget == budget]
         row = here.iloc[0]
         text = f"{words(row.arm)}, {words(row.protocol)}, {row.n_labelled:,.0f} labels: {100 * row.value:.1f} %"
         text += "" if np.isnan(row.low) else f" ({100 * row.low:.1f} to {100 * row.high:.1f} over {row.interval})"
         same = pd.concat([here[here.arm != row.arm], others[others.budget == budget]])
-        same = same[same.protocol.isin([row.protocol, "none", "finetune"])]
+        same = same[same.protocol.isin([row.protocol, "none"]) | same.method.str.startswith("supervised")]
         near = [f"{'twin' if o.pretrain_dataset else words(o.method)} {100 * o.value:.1f}"
                 for o in same.dropna(subset="value").drop_duplicates(["method", "twin"]).itertuples()]
         parts.append(text + (f"; beside it {', '.join(near)}" if near else ""))

@@ -1,10 +1,11 @@
 """What a study compares with what: balanced twin and imbalance, pretraining and none, one arm and another, all paired.
 
-Only cells that are there on both sides enter; how many pairs that left, and how many it left out, is part of every
-sentence. Splits are what an interval over splits is over: seeds and budget seeds of one split are averaged first.
+Only cells that are there on both sides enter, read on the same test images of one data set; how many pairs that left,
+and how many it left out, is part of every sentence. Splits are what an interval over splits is over: seeds and budget
+seeds of one split are averaged first. A family, within which p-values are adjusted, spans all data sets of the study.
 """
 
-import json
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 
@@ -13,42 +14,40 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from ssl_core.analysis.compare import contrast, cost_sentence, sentence
-from ssl_core.analysis.plots import PROTOCOLS, describe, metric_words, words
-from ssl_core.evaluate.intervals import MIN_GROUPS, MIN_POSITIVES, paired_draws
-from ssl_core.evaluate.metrics import Predictions, support
+from ssl_core.analysis.wording import budget_words, metric_words, words
+from ssl_core.evaluate import weighted
+from ssl_core.evaluate.heads import headline_rows
+from ssl_core.evaluate.intervals import MIN_GROUPS, MIN_POSITIVES, resample
+from ssl_core.evaluate.metrics import Predictions, metric_values, support
 from ssl_core.files import root
 
 SPLIT = ["draw_seed", "order_seed"]
 RUN = [*SPLIT, "seed", "budget_seed"]
-CELL = ["protocol", "budget"]
+READ = ["dataset", "test_set", "label_pool", "protocol", "budget"]  # how, on what and with which labels
 BALANCED = ("balanced_accuracy", "all", "all")
 FEW = ("recall", "frequency", "few")
-NETWORK = ("encoder", "encoder_args", "stem", "normalisation")
 START = {"random": "the same network, untrained", "supervised": "the same network, supervised from scratch"}
-COLUMNS = """study family what against arm ratio twin protocol budget metric group test effect low high low_images
-    high_images low_splits high_splits n_pairs n_left_out n_images p p_adjusted differences keys sentence""".split()
-LINES = 8  # sentences on the page; summary.csv has all
+COLUMNS = """study family dataset pretrain_dataset what against arm split_kind ratio twin n_unlabelled protocol budget
+    n_labelled metric group test effect low high low_images high_images low_splits high_splits n_pairs n_left_out
+    n_images p p_adjusted differences keys sentence""".split()
+LINES = 8  # sentences on the page below the first; summary.csv has all
 
 
 def cells_of(table, jobs):
-    """One row for each evaluated cell of a results table, with the path of its test scores and its network.
+    """One row for each evaluated cell of a results table, with the path of its test scores.
 
-    jobs: by key, with `folder` and `seen`, as `grid.jobs_of` gives them.
+    table: as `grid.told` gives it; jobs: by key, with `folder`, as `grid.jobs_of` gives them.
     """
-    rows = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")
-                 & table.value.notna()].copy()
-    paths, networks = [], []
+    rows, paths = headline_rows(table).dropna(subset="value"), []
     for row in rows.itertuples():
         job = jobs[row.key]
         floor = f"{row.method}." if job["stage"] == "probe" and not job["needs"] else ""
         name = f"{floor}{row.protocol}-b{row.budget:g}-s{row.budget_seed:g}.npz"
         paths.append(root() / job["folder"] / "cells" / name)
-        networks.append(json.dumps([job["seen"][part] for part in NETWORK], sort_keys=True))
-    return rows.assign(path=paths, network=networks).sort_values("protocol", key=lambda p: p.map(PROTOCOLS.index),
-                                                                 kind="stable")
+    return rows.assign(path=paths)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def predictions(path):
     """Test scores of one cell as Predictions."""
     with np.load(path, allow_pickle=False) as kept:
@@ -60,29 +59,40 @@ def predictions(path):
 # --- what is compared: (cells of one side, cells of the other, what makes a pair) -------------------------------------
 
 def cost_of_imbalance(cells):
-    """The balanced twin of as many images against the imbalanced split, for every arm and ratio."""
-    trained = cells[(cells.pretrain_dataset != "") & (cells.ratio > 1)]
-    for _, rows in trained.groupby(["arm", "ratio", *CELL], sort=False):
-        yield rows[rows.twin == "same_n"], rows[rows.twin == "none"], RUN
+    """As many balanced images against an imbalanced split of one data set, for every arm and ratio.
+
+    The balanced images are the split's twin; where every ratio is cut to one total, those of ratio 1 are as many.
+    """
+    trained = cells[(cells.pretrain_dataset != "")]
+    elsewhere = trained.labels.where(trained.pretrain_dataset != trained.dataset, "")  # else twins follow their splits
+    by = ["arm", "pretrain_dataset", "split_kind", "total", "labels", *READ]
+    for (_, _, _, total, *_), rows in trained.assign(labels=elsewhere).groupby(by, sort=False):
+        for ratio in sorted(set(rows.ratio[rows.ratio > 1])):
+            here = rows[rows.ratio == ratio]
+            twins = here[here.twin == "same_n"]
+            yield twins if len(twins) or not total else rows[rows.ratio == 1], here[here.twin == "none"], RUN
 
 
 def gain_of_pretraining(cells):
     """Pretrained against the same network without: untrained below a frozen probe, from scratch below fine-tuning."""
     floors = cells[(cells.pretrain_dataset == "") & cells.arm.isin(START)]
-    trained = cells[cells.pretrain_dataset != ""]
-    by = ["arm", "ratio", "twin", "network", *CELL]
-    for (_, ratio, twin, network, *cell), rows in trained.groupby(by, sort=False):
-        same = (floors.network == network) & (floors[CELL] == cell).all(axis=1)
-        same &= floors.ratio.isna() | ((floors.ratio == ratio) & (floors.twin == twin))  # labels may follow the split
-        yield rows, floors[same], ["draw_seed", "seed", "budget_seed"]
+    below = {name: rows for name, rows in floors.groupby(["network", "labels", *READ])}
+    by = ["arm", "pretrain_dataset", "split_kind", "ratio", "twin", "total", "network", "labels", *READ]
+    for name, rows in cells[cells.pretrain_dataset != ""].groupby(by, sort=False):
+        yield rows, below.get(name[6:], floors[:0]), ["draw_seed", "seed", "budget_seed"]
 
 
 def between_arms(cells):
-    """One arm against another on the same images, for every two arms."""
-    trained = cells[cells.pretrain_dataset != ""]
-    for _, rows in trained.groupby(["ratio", "twin", *CELL], sort=False):
-        for first, second in combinations(dict.fromkeys(rows.arm), 2):
-            yield rows[rows.arm == first], rows[rows.arm == second], RUN
+    """One arm against another on the same images, for every two arms; balanced twins frame a cost, and are left out.
+
+    Arms that were pretrained on different data sets are compared where they are evaluated on the same one.
+    """
+    trained = cells[(cells.pretrain_dataset != "") & (cells.twin == "none")]
+    for _, rows in trained.groupby(["ratio", "total", "labels", *READ], sort=False):
+        arms = [arm for _, arm in rows.groupby(["arm", "pretrain_dataset", "split_kind"], sort=False)]
+        for a, b in combinations(arms, 2):
+            if a.pretrain_dataset.iloc[0] != b.pretrain_dataset.iloc[0] or a.split_kind.iloc[0] == b.split_kind.iloc[0]:
+                yield a, b, RUN
 
 
 FAMILIES = {"cost of imbalance": (cost_of_imbalance, (BALANCED, FEW)),
@@ -92,17 +102,52 @@ FAMILIES = {"cost of imbalance": (cost_of_imbalance, (BALANCED, FEW)),
 
 def summary_of(cells, resamples=1000):
     """One row for each contrast of a study: what against what, effect with its intervals, p by Holm, a sentence."""
-    rows = []
+    paired = []
     for family, (choose, metrics) in FAMILIES.items():
         for a, b, on in choose(cells):
             pairs = a.merge(b, on=on, suffixes=("", "_b"))
             alone = len(set(map(tuple, a[on].values)) ^ set(map(tuple, b[on].values))) if len(b) else 0
             if len(pairs):
-                test = predictions(pairs.path.iloc[0])
-                rows += [summarise(family, pairs, alone, metric, resamples) for metric in metrics
-                         if metric is not FEW or (test.frequency and test.task != "multilabel")]
-    summary = pd.DataFrame(rows, columns=COLUMNS)
+                rare = rare_classes(pairs) if FEW in metrics else None
+                paired += [(family, pairs.assign(rare=rare if metric is FEW else None), alone, metric)
+                           for metric in metrics if metric is BALANCED or rare is not None]
+    found = drawn(paired, resamples)
+    summary = pd.DataFrame([summarise(found, *one) for one in paired], columns=COLUMNS)
     return summary.assign(p_adjusted=summary.groupby("family").p.transform(holm))
+
+
+def rare_classes(pairs):
+    """How frequent each class is in the imbalanced split of each pair, for both sides; None where nobody asks."""
+    tests = [predictions(path) for path in pairs.path_b]
+    if tests[0].task == "multilabel" or not all("few" in (test.frequency or ()) for test in tests):
+        return None
+    return pd.Series([test.frequency for test in tests], pairs.index)
+
+
+def drawn(paired, resamples):
+    """Value, bootstrap draws, units and test images of each cell by path, metric and rare classes.
+
+    Every cell is read and resampled once, however many contrasts it is part of. One resample of the images of a test
+    set serves all cells, so that what makes an image hard cancels in a difference.
+    """
+    wanted, found, images = {}, {}, None
+    for _, pairs, _, _ in paired:
+        for *test_set, rare, a, b in zip(pairs.dataset, pairs.test_set, pairs.rare, pairs.path, pairs.path_b):
+            for path in (a, b):
+                wanted.setdefault((*test_set, path), {None: None})[rare] = None
+    for (*_, path), asked in sorted(wanted.items()):
+        test = predictions(path)
+        if images != (images := (test.labels.tobytes(), test.groups.tobytes())):
+            blocks = [block.astype(np.uint16) for block in resample(test, 0, resamples)]
+        for rare in list(asked)[1:] or [None]:
+            one = test if rare is None else replace(test, frequency=rare)
+            value = metric_values(one, metric="recall")
+            draws = [metric_values(one, weighted, block.astype(float), metric="recall") for block in blocks]
+            for metric, of in ((BALANCED, None), *([(FEW, rare)] if rare else [])):
+                name, kind, group = metric
+                each = np.concatenate([block[kind, group, name] for block in draws])
+                found[path, metric, of] = value[kind, group, name], each, units_behind(one, metric), hash(images)
+    return found
 
 
 def holm(p):
@@ -111,40 +156,54 @@ def holm(p):
     return p.where(~known, pd.Series(multipletests(p[known], method="holm")[1], p.index[known])) if known.any() else p
 
 
-def summarise(family, pairs, alone, metric, resamples):
-    """One contrast as a row of summary.csv. pairs: both sides of each pair in one row; alone: cells without another."""
-    name, kind, group = metric
-    loaded = [(predictions(a), predictions(b)) for a, b in zip(pairs.path, pairs.path_b)]
-    each, draws = paired_draws(loaded, name, kind, group, seed=0, resamples=resamples)
+def summarise(found, family, pairs, alone, metric):
+    """One contrast as a row of summary.csv. found: of `drawn`; pairs: both sides of each pair in one row; alone: cells
+    without another.
+
+    Raises ValueError where the sides were tested on different images.
+    """
+    name, _, group = metric
+    sides = [[found[path, metric, rare] for path, rare in zip(paths, pairs.rare)]
+             for paths in (pairs.path, pairs.path_b)]
+    if len({images for side in sides for *_, images in side}) > 1:
+        raise ValueError(f"{pairs.key.iloc[0]} and {pairs.key_b.iloc[0]} were tested on different images; "
+                         "pair runs that share a test set")
+    values, draws = (np.array([[cell[i] for cell in side] for side in sides], float) for i in (0, 1))
     by, unit = (SPLIT, "splits") if len(pairs[SPLIT].drop_duplicates()) > 1 else (["seed"], "seeds")
-    averaged = pairs.assign(difference=each, keys=pairs.key + ":" + pairs.key_b).groupby(by)
+    averaged = pairs.assign(difference=values[0] - values[1], keys=pairs.key + ":" + pairs.key_b).groupby(by)
     differences = averaged.difference.mean()
-    found = contrast(differences, draws, units_behind(loaded[0][0], metric))
+    effect = contrast(differences, (draws[0] - draws[1]).mean(0), sides[0][0][2])
     first, n = pairs.iloc[0], len(differences)
-    where = f"{n} paired {unit}" if n > 1 else "one split, test images only"
-    where += f", {alone} left out as only one side is there" if alone else ""
-    where += how_read(first)
+    imbalanced = other_side(first) if family == "cost of imbalance" else first
+    paired = f"{n} paired {unit}" if n > 1 else "one split, test images only"
+    paired += f", {alone} left out as only one side is there" if alone else ""
+    about = [paired, first.on.strip()]
     measured = metric_words(name, group)
     if family == "cost of imbalance":
-        what, against = f"{words(first.arm)}, balanced", f"{words(first.arm)}, 1:{first.ratio:g}"
-        text = cost_sentence(found, measured, words(first.arm), first.ratio, where)
+        about += [f"pretrained on {first.pretrain_dataset}" * (first.pretrain_dataset != first.dataset), first.amount]
+    where = "; ".join(filter(None, about)) + how_read(first)
+    if family == "cost of imbalance":
+        arm = words(first.arm)
+        what, against = f"{arm}, balanced", f"{arm}, 1:{imbalanced.ratio:g}"
+        text = cost_sentence(effect, measured, arm, imbalanced.ratio, where)
     else:
-        what, against = describe(first), START.get(first.arm_b) or describe(other_side(first))
-        text = sentence(found, measured, what, against, where)
+        what, against = first.series, START.get(first.arm_b) or first.series_b
+        text = sentence(effect, measured, what, against, where)
     test = f"paired t over {unit} with bootstrap over images" if n > 1 else "paired bootstrap over images"
-    ends = {f"{end}{over}": limits[i] for over, limits in (("", found.interval), ("_images", found.over_images),
-                                                           ("_splits", found.over_splits))
+    ends = {f"{end}{over}": limits[i] for over, limits in (("", effect.interval), ("_images", effect.over_images),
+                                                           ("_splits", effect.over_splits))
             for i, end in enumerate(("low", "high"))}
-    return {"study": first.study, "family": family, "what": what, "against": against, "arm": first.arm,
-            "ratio": first.ratio, "twin": first.twin, "protocol": first.protocol, "budget": first.budget,
-            "metric": name, "group": group, "test": test, "effect": found.effect, **ends, "n_pairs": n,
-            "n_left_out": alone, "n_images": len(loaded[0][0].labels),
-            "differences": " ".join(f"{d:.5f}" for d in differences),
-            "keys": " ".join(averaged["keys"].agg("+".join)), "p": found.p, "sentence": text}
+    return {"study": first.study, "family": family, "dataset": first.dataset, "what": what, "against": against,
+            "pretrain_dataset": first.pretrain_dataset, "arm": first.arm, "split_kind": first.split_kind,
+            "ratio": imbalanced.ratio, "twin": first.twin, "n_unlabelled": imbalanced.n_unlabelled,
+            "protocol": first.protocol, "budget": first.budget, "n_labelled": first.n_labelled, "metric": name,
+            "group": group, "test": test, "effect": effect.effect, **ends, "n_pairs": n, "n_left_out": alone,
+            "n_images": first.n, "differences": " ".join(f"{d:.5f}" for d in differences),
+            "keys": " ".join(averaged["keys"].agg("+".join)), "p": effect.p, "sentence": text}
 
 
 def how_read(row):
-    return f"; {words(row.protocol)}, {100 * row.budget:g} % of the labels"
+    return f"; {words(row.protocol)}, {budget_words(row.budget)}"
 
 
 def units_behind(test, metric):
@@ -163,15 +222,22 @@ def other_side(row):
 
 
 def answer(summary):
-    """Sentences for the top of the page: the cost of imbalance at the smallest budget first, then what frames it.
+    """Sentences for the top of the page: the cost of the largest imbalance with the fewest labels, then what frames it.
 
-    How the representation was read is the same for all, and said in the first only.
+    Data sets take turns. How the representation was read is the same for most, and said in the first only.
     """
     if not len(summary):
         return ["No pair of cells is complete yet, so nothing can be compared."]
-    protocol = min(summary.protocol, key=PROTOCOLS.index)
-    least = summary[(summary.budget == summary.budget.min()) & (summary.protocol == protocol)]
-    rank = least.family.map(list(FAMILIES).index)
-    least = least.assign(rank=rank, part=least.group != "all", twinned=least.twin != "none")
-    first, *others = least.sort_values(["rank", "part", "twinned"], kind="stable").sentence
-    return [first, *(line.replace(how_read(least.iloc[0]), "") for line in others[:LINES])]
+    first = summary[summary.protocol == summary.protocol.iloc[0]]
+    fewest = first.groupby(["dataset", "budget"]).n_labelled.mean().groupby("dataset").idxmin()
+    least = first[[key in set(fewest) for key in zip(first.dataset, first.budget)]]
+    cost = least.family == "cost of imbalance"
+    least = least.assign(rank=least.family.map(list(FAMILIES).index), part=least.group != "all",
+                         less=-least.ratio.where(cost, 0), twinned=least.twin != "none")
+    least = least.sort_values(["rank", "part", "less", "twinned"], kind="stable")
+    least["turn"] = least.groupby(["family", "dataset"]).cumcount()
+    least = least.sort_values(["rank", "turn"], kind="stable")
+    share = max(3, least.dataset.nunique())  # of each family, before any has more
+    chosen = (least.groupby("family").cumcount() >= share).sort_values(kind="stable").index[:LINES + 1]
+    said = least[least.index.isin(chosen)]
+    return [said.sentence.iloc[0], *(line.replace(how_read(said.iloc[0]), "") for line in said.sentence.iloc[1:])]

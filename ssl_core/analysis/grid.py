@@ -1,25 +1,85 @@
-"""The grid of a study: one small square for each cell, coloured by its state, linked to its executed notebook."""
+"""The cells of a study, named from its plan, and their grid: one small square each, linked to its executed notebook."""
 
 import html
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
-from ssl_core.analysis.plots import PROTOCOLS, describe, words
+from ssl_core.analysis.wording import budget_short, describe, in_order, words
+from ssl_core.evaluate.heads import headline_rows
 from ssl_core.files import root
 
-SIGNS = {"absent": "–", "failed": "✕", "waiting": "·"}
+NETWORK = ("encoder", "encoder_args", "stem", "normalisation")
+SIGNS = {"absent": "–", "failed": "✕", "waiting": "·", "done": "✓"}
 SAID = {"failed": "failed", "waiting": "not there yet"}
 
 
 def jobs_of(plan, defaults):
-    """The jobs of a plan by key, each with `seen`: all parameters of the pretraining below it, or else its own.
+    """The jobs of a plan by key, each with all parameters: `own`, and `seen` of the pretraining below it, or its own.
 
     plan: outputs/<study>/plan.json as a dict, where a job's `params` are what differs from its notebook's parameters
     cell; defaults: that cell's values by the notebook's name.
     """
     values = {job["folder"]: defaults[job["notebook"]] | job["params"] for job in plan["jobs"]}
     below = {job["key"]: job["needs"][0] for job in plan["jobs"] if job["needs"] and job["stage"] != "pretrain"}
-    return {job["key"]: job | {"seen": values[below.get(job["key"], job["folder"])]} for job in plan["jobs"]}
+    return {job["key"]: job | {"own": values[job["folder"]], "seen": values[below.get(job["key"], job["folder"])]}
+            for job in plan["jobs"]}
+
+
+def network_of(job):
+    """The network of a job as text that is the same for the same network."""
+    return json.dumps([job["seen"][part] for part in NETWORK], sort_keys=True)
+
+
+def amounts_of(jobs):
+    """By job key "N = IMAGES" where the data set it was pretrained on is cut to several totals, else ""."""
+    totals = {}
+    for job in jobs.values():
+        totals.setdefault(job["seen"]["dataset"], set()).update([job["seen"]["total"]] if job["needs"] else [])
+    return {key: f"N = {job['seen']['total']:,}" if len(totals[job["seen"]["dataset"]]) > 1 and job["needs"] else ""
+            for key, job in jobs.items()}
+
+
+def names_of(jobs):
+    """What every arm and floor of a study is called, by job key and source; names differ where what they name does.
+
+    Of networks that timm calls the same it is said whose they are.
+    """
+    networks, amounts, names = {}, amounts_of(jobs), {}
+    for job in jobs.values():
+        networks.setdefault(job["seen"]["encoder"], {}).setdefault(network_of(job), words(job["arm"]))
+    several = sum(map(len, networks.values())) > 1
+    for key, job in jobs.items():
+        seen = job["seen"]
+        same = networks[seen["encoder"]]
+        network = seen["encoder"] + (f" of {same[network_of(job)]}" if len(same) > 1 else "")
+        for source in {cell["source"] for cell in job["cells"]}:
+            about = seen | {"arm": job["arm"] if source == "encoder" else source, "encoder": network,
+                            "dataset": Path(job["own"]["dataset"]).stem,
+                            "pretrain_dataset": Path(seen["dataset"]).stem if job["needs"] else ""}
+            whose = f" ({network})" if job["arm"].startswith("supervised") and several else ""
+            names[key, source] = describe(SimpleNamespace(**about), f", {amounts[key]}" * (amounts[key] != "")) + whose
+    return names
+
+
+def told(table, jobs):
+    """A results table with what the plan knows of each row, in the order of the study's protocols.
+
+    series: what figures call it; on: " on DATASET" where the study has several, else ""; network; total: images in all
+    that its split was cut to, and amount, the same in words where it differs; labels: the split that its labels follow.
+    """
+    amounts = amounts_of(jobs)
+    names, rows = names_of(jobs), [jobs[key] for key in table.key]
+    several = len({Path(job["own"]["dataset"]).stem for job in jobs.values() if job["cells"]}) > 1
+    order = in_order(cell["protocol"] for job in jobs.values() for cell in job["cells"])
+    followed = [" ".join(str(job["own"][name]) for name in ("split_kind", "ratio", "twin", "total")) for job in rows]
+    return table.assign(
+        series=[names[cell_id(row)[:2]] for row in table.itertuples()], network=[network_of(job) for job in rows],
+        total=[job["seen"]["total"] for job in rows], amount=[amounts[key] for key in table.key],
+        on=[f" on {dataset}" if several else "" for dataset in table.dataset],
+        labels=[split if pool == "as_pretrain" else "" for split, pool in zip(followed, table.label_pool)],
+    ).sort_values("protocol", key=lambda names: names.map(order.index), kind="stable")
 
 
 def cell_id(row):
@@ -31,26 +91,24 @@ def cell_id(row):
 def rows_of(jobs, results):
     """A dict for every cell of a plan, in its order, with the keys of its job and of the pretraining below.
 
-    Its state is "done", "absent" (it cannot be run here; status says why), "failed" or "waiting".
+    Its state is "done", "absent" (it cannot be run here; status says why), "failed" or "waiting". value is None where
+    there is no number, also for a cell that is done and has one for each layer.
     """
-    known = results[(results.metric == "balanced_accuracy") & (results.group_kind == "all") & (results.part == "test")]
-    values = {cell_id(row): row for row in known.itertuples()}
-    keys = {job["folder"]: job["key"] for job in jobs.values()}
-    found = []
+    layers = results[results.layer != ""].drop_duplicates(["key", "protocol", "budget"])
+    values = {cell_id(row): row for rows in (layers, headline_rows(results)) for row in rows.itertuples()}
+    keys, names, found = {job["folder"]: job["key"] for job in jobs.values()}, names_of(jobs), []
     for job in jobs.values():
         seen = job["seen"]
         for cell in job["cells"]:
             name = (job["key"], cell["source"], cell["protocol"], cell["budget"])
             row = values.get(name)
             if row is not None:
-                state = "done" if row.value == row.value else "absent"
+                state = "done" if row.value == row.value or row.layer else "absent"
             else:
                 state = "failed" if job["why"].startswith("failed") else "waiting"
-            arm = job["arm"] if cell["source"] == "encoder" else cell["source"]
-            about = seen | {"arm": arm, "pretrain_dataset": seen["dataset"] if job["needs"] else ""}
-            found.append({"id": name, "row": describe(SimpleNamespace(**about)), "protocol": cell["protocol"],
-                          "budget": cell["budget"], "state": state, "link": link_of(job),
-                          "value": float(row.value) if state == "done" else None,
+            found.append({"id": name, "row": names[name[:2]], "dataset": Path(job["own"]["dataset"]).stem,
+                          "protocol": cell["protocol"], "budget": cell["budget"], "state": state, "link": link_of(job),
+                          "value": float(row.value) if state == "done" and not row.layer else None,
                           "status": SAID[state] if row is None else row.status,
                           "split": (seen["draw_seed"], seen["order_seed"], seen["seed"]),
                           "keys": {job["key"], *(keys[folder] for folder in job["needs"])}})
@@ -68,12 +126,13 @@ def link_of(job):
 
 def left_out(found):
     """What no comparison could use, as sentences: cells by row and reason."""
-    reasons = {}
+    several, reasons, of = len({cell["dataset"] for cell in found}) > 1, {}, {}
     for cell in found:
+        name = cell["row"] + (f" on {cell['dataset']}" if several else "")
+        of[name] = of.get(name, 0) + 1
         if cell["state"] != "done":
-            reasons.setdefault((cell["row"], cell["status"]), []).append(cell)
-    of = {name: sum(cell["row"] == name for cell in found) for name, _ in reasons}
-    return [f"{name}: {len(cells)} of {of[name]} cells {status}" for (name, status), cells in reasons.items()]
+            reasons[name, cell["status"]] = reasons.get((name, cell["status"]), 0) + 1
+    return [f"{name}: {n} of {of[name]} cells {status}" for (name, status), n in reasons.items()]
 
 
 def marked(found, alarmed):
@@ -84,26 +143,34 @@ def marked(found, alarmed):
 
 
 def grid_html(found, alarmed=()):
-    """The squares as one HTML table: arms and conditions down, protocols and budgets across. alarmed: ids to mark."""
-    columns = sorted({(place(c, found), c["budget"]) for c in found}, key=lambda c: (PROTOCOLS.index(c[0]), c[1]))
-    protocols = [protocol for protocol, _ in columns]
-    above = "".join(f'<th colspan="{protocols.count(name)}">{html.escape(words(name))}</th>'
-                    for name in dict.fromkeys(protocols))
-    head = "".join(f"<th>{100 * budget:g} %</th>" for _, budget in columns)
+    """The squares as HTML, a table for each data set: arms and conditions down, protocols and budgets across.
+
+    alarmed: ids to mark.
+    """
+    sets = list(dict.fromkeys(cell["dataset"] for cell in found))
+    tables = [table_html([cell for cell in found if cell["dataset"] == name], alarmed) for name in sets]
+    return "".join((f"<h3>{html.escape(name)}</h3>" if len(sets) > 1 else "") + table
+                   for name, table in zip(sets, tables))
+
+
+def table_html(found, alarmed):
+    protocols = in_order(cell["protocol"] for cell in found)
+    of_column, labels = {}, list(dict.fromkeys(cell["row"] for cell in found))
+    for cell in found:  # the majority class, which needs no probe, stands below the first protocol
+        name = cell["protocol"] if cell["protocol"] != "none" else protocols[0]
+        of_column.setdefault((name, cell["budget"]), {}).setdefault(cell["row"], []).append(cell)
+    columns = sorted(of_column, key=lambda c: (protocols.index(c[0]), c[1]))
+    spans = [name for name, _ in columns]
+    above = "".join(f'<th colspan="{spans.count(name)}">{html.escape(words(name))}</th>'
+                    for name in dict.fromkeys(spans))
+    head = "".join(f"<th>{budget_short(budget)}</th>" for _, budget in columns)
     lines = []
-    for label in dict.fromkeys(c["row"] for c in found):
-        here = [c for c in found if c["row"] == label]
-        squares = ("".join(square(c, c["id"] in alarmed) for c in here if (place(c, found), c["budget"]) == column)
+    for label in labels:
+        squares = ("".join(square(cell, cell["id"] in alarmed) for cell in of_column[column].get(label, ()))
                    for column in columns)
         lines.append(f"<tr><th>{html.escape(label)}</th>{''.join(f'<td>{s}</td>' for s in squares)}</tr>")
     return ('<div class="scroll"><table class="grid"><thead><tr><th rowspan="2">balanced accuracy in %</th>'
             f"{above}</tr><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>")
-
-
-def place(cell, found):
-    """The column of a cell; the majority class, which needs no probe, stands below the first protocol."""
-    return cell["protocol"] if cell["protocol"] != "none" else next(
-        (c["protocol"] for c in found if c["protocol"] != "none"), "linear")
 
 
 def square(cell, alarm):
@@ -111,7 +178,7 @@ def square(cell, alarm):
     tip = html.escape(f"split {draw}, class order {order}, seed {seed}: {cell['status']}")
     kind = "alarm" if alarm and cell["state"] == "done" else cell["state"]
     kind += " older" if cell["status"] == "older code" else ""
-    text = f"{100 * cell['value']:.0f}" if cell["state"] == "done" else SIGNS[cell["state"]]
+    text = SIGNS[cell["state"]] if cell["value"] is None else f"{100 * cell['value']:.0f}"
     if not cell["link"]:
         return f'<span class="cell {kind}" title="{tip}" data-cell>{text}</span>'
     return f'<a class="{kind}" href="{cell["link"]}" title="{tip}" data-cell>{text}</a>'

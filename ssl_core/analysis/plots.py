@@ -10,20 +10,13 @@ import seaborn as sns
 from IPython import get_ipython
 from IPython.display import HTML, display
 
+from ssl_core.analysis.wording import budget_short, budget_words, words
+from ssl_core.analysis.wording import describe as describe  # for the figures that take both from here
 from ssl_core.files import replacing
 
 COLUMN, PAGE = 3.5, 7.0  # inches: one and two columns of a paper
 PALETTE = sns.color_palette("colorblind")
 GROUPS = {"many": PALETTE[0], "medium": PALETTE[2], "few": PALETTE[3]}
-PROTOCOLS = ["linear", "knn", "finetune", "none"]
-WORDS = {"simclr": "SimCLR", "mae": "MAE", "lotar": "LoTaR", "bcl_i": "BCL-I", "bcl_d": "BCL-D", "sdclr": "SDCLR",
-         "dcl": "DCL", "dclw": "DCLW", "moco": "MoCo", "moco_mse": "MoCo + MSE", "moco_barlow": "MoCo + Barlow Twins",
-         "simsiam": "SimSiam", "vicreg": "VICReg", "barlow": "Barlow Twins", "tico": "TiCo", "rotnet": "RotNet",
-         "random": "untrained network", "pixels": "raw pixels", "colour": "colour histogram",
-         "majority": "majority class", "supervised": "supervised", "supervised_weighted": "supervised, class-weighted",
-         "supervised_sampled": "supervised, balanced sampling", "supervised_adjusted": "supervised, logit-adjusted",
-         "imagenet": "ImageNet", "linear": "linear probe", "knn": "kNN", "finetune": "fine-tuned", "none": "no probe",
-         "balanced_accuracy": "balanced accuracy"}
 
 
 def use_style():
@@ -32,34 +25,6 @@ def use_style():
     if hasattr(shell, "kernel"):  # figures go into the notebook, also where MPLBACKEND names another place
         shell.run_line_magic("matplotlib", "inline")
     plt.style.use(Path(__file__).with_name("paper.mplstyle"))
-
-
-def words(name):
-    """How a figure writes a name of the tables."""
-    return WORDS.get(name, str(name).replace("_", " "))
-
-
-def condition(row):
-    """How a figure names the images that an arm was pretrained on; "" where there were none."""
-    if not row.pretrain_dataset:
-        return ""
-    if row.split_kind == "natural":
-        return "natural"
-    plain = "balanced" if row.ratio == 1 else f"1:{row.ratio:g}"
-    return {"none": plain, "same_n": f"balanced, same N as 1:{row.ratio:g}",
-            "same_head": f"balanced, same head as 1:{row.ratio:g}"}[row.twin]
-
-
-def describe(row):
-    """An arm and what it saw, or a floor, in words. row: of the results table."""
-    if row.pretrain_dataset:
-        return f"{words(row.arm)} ({condition(row)})"
-    return f"untrained {row.encoder}" if row.arm == "random" else words(row.arm)
-
-
-def metric_words(metric, group):
-    """A metric over all classes, or over those of one frequency."""
-    return words(metric) if group == "all" else f"{words(metric)} of classes with {group} images"
 
 
 def axes(ax, width=COLUMN, height=2.3):
@@ -203,7 +168,7 @@ def plot_cells(rows, ax=None):
     at = np.arange(len(rows))[::-1]
     bars = [100 * (rows.value - rows.low).fillna(0), 100 * (rows.high - rows.value).fillna(0)]
     ax.errorbar(100 * rows.value, at, xerr=bars, fmt="o", color=PALETTE[0], elinewidth=1.2, capsize=2)
-    ax.set_yticks(at, [f"{words(m)}, {words(p)}, {100 * b:g} %" if p != "none" else f"{words(m)}, {100 * b:g} %"
+    ax.set_yticks(at, [", ".join([words(m), words(p), budget_short(b)] if p != "none" else [words(m), budget_short(b)])
                        for m, p, b in zip(rows.method, rows.protocol, rows.budget)])
     ax.set(xlabel="balanced accuracy in %", title="bars: 95 % intervals over test images",
            ylim=(-0.7, len(rows) - 0.3), xlim=(0, 100))
@@ -222,7 +187,7 @@ def plot_recalls(rows, ax=None):
         at = np.arange(len(classes)) + (i - (len(budgets) - 1) / 2) * 0.25
         ax.errorbar(at, one.value, yerr=[(one.value - one.low).fillna(0), (one.high - one.value).fillna(0)],
                     fmt="os"[i], color=PALETTE[3 * i], capsize=2, elinewidth=1,
-                    label=f"{100 * budget:g} % of the labels")
+                    label=budget_words(budget))
     ax.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
     ax.set(ylabel="recall", ylim=(0, 1.02), title=f"{words(method)}, {words(protocol)}")
     legend_below(ax)

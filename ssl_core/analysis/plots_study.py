@@ -1,10 +1,15 @@
-"""The figures of a study: what is drawn, as a tidy frame; the figure; and its caption."""
+"""What a study reached, by labels and by frequency: what is drawn, as a tidy frame; the figure; and its caption.
+
+Every figure is of one data set.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from ssl_core.analysis.plots import PAGE, PALETTE, describe, metric_words, words
+from ssl_core.analysis.plots import PAGE, PALETTE
+from ssl_core.analysis.wording import budget_short, budget_words, in_order, words
+from ssl_core.evaluate.heads import headline_rows
 
 # colour and marker say which arm, so that no figure needs colour alone
 LOOKS = {"simclr": (PALETTE[0], "o"), "mae": (PALETTE[1], "s"), "supervised": (PALETTE[2], "D"),
@@ -12,6 +17,8 @@ LOOKS = {"simclr": (PALETTE[0], "o"), "mae": (PALETTE[1], "s"), "supervised": (P
          "supervised_adjusted": (PALETTE[2], "2"), "imagenet": (PALETTE[4], "^"), "random": ("0.45", "v"),
          "pixels": ("0.45", "P"), "colour": ("0.45", "X"), "majority": ("0.45", "_")}
 SPARE = list(zip([PALETTE[i] for i in (3, 9, 6, 5, 4, 2)], "<>hp*8"))  # for arms of any other name
+ACROSS = 3  # panels
+ENDS = 3  # ratios; of more the smallest and the largest are drawn, and a figure of ratios shows the others
 SEEN = (("full", "-"), ("none", "--"), ("left", "-."), ("bottom", ":"), ("right", (0, (5, 1))), ("top", (0, (1, 2))))
 
 
@@ -33,32 +40,37 @@ def mean_over_splits(rows, by):
 
 
 def levels(table):
-    """Balanced accuracy by protocol, budget and series, as `mean_over_splits` gives it."""
-    rows = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")
-                 & table.value.notna()]
-    trained = set(rows.protocol[rows.pretrain_dataset != ""])
-    own = [name for name in ("linear", "knn", "finetune") if name in trained] or ["linear"]
-    rows = rows.assign(series=[describe(row) for row in rows.itertuples()],  # floors without a protocol of an encoder's
-                       protocol=rows.protocol.where(rows.protocol.isin(own), own[0]))  # stand beside the first
-    drawn = mean_over_splits(rows, ["protocol", "budget", "series", "arm", "ratio", "twin"])
-    order = {name: i for i, name in enumerate(own)}
+    """Balanced accuracy by protocol, budget and series, as `mean_over_splits` gives it. table: as `grid.told` does."""
+    rows = headline_rows(table).dropna(subset="value")
+    own = in_order(rows.protocol[rows.pretrain_dataset != ""]) or ["linear"]
+    rows = ends(rows.assign(protocol=rows.protocol.where(rows.protocol.isin(own), own[0])))  # floors: beside the first
+    drawn = mean_over_splits(rows, ["dataset", "protocol", "budget", "series", "arm", "ratio", "twin"])
     floors = list(LOOKS)[2:]
     rank = [floors.index(row.arm) if row.arm in floors and np.isnan(row.ratio) else -1 for row in drawn.itertuples()]
-    return drawn.assign(rank=rank, place=drawn.protocol.map(order)).sort_values(
-        ["place", "rank", "arm", "ratio", "twin", "budget"], kind="stable").drop(columns=["rank", "place"])
+    return drawn.assign(rank=rank, place=drawn.protocol.map(own.index)).sort_values(
+        ["dataset", "place", "rank", "arm", "ratio", "twin", "budget"], kind="stable").drop(columns=["rank", "place"])
 
 
 def by_frequency(table):
-    """Recall of many, medium and few classes by the linear probe at the smallest budget, for arms with imbalance."""
+    """Recall of many, medium and few classes with the fewest labels, read as the study does first, for arms with
+    imbalance. table: as `grid.told` gives it, of one data set.
+    """
     rows = table[(table.metric == "recall") & (table.group_kind == "frequency") & (table.part == "test")
-                 & (table.protocol == "linear")]
-    rows = rows[(rows.budget == rows.budget.min()) & rows.arm.isin(rows.arm[rows.ratio > 1])]
+                 & (table.layer == "")]
+    rows = rows[rows.arm.isin(rows.arm[rows.ratio > 1])]
     if not len(rows):
         return rows
-    rows = rows.assign(series=[describe(row) for row in rows.itertuples()])
-    drawn = mean_over_splits(rows, ["group", "series", "arm", "ratio", "twin", "budget"])
+    rows = rows[rows.protocol == rows.protocol.iloc[0]]
+    rows = ends(rows[rows.budget == rows.groupby("budget").n_labelled.mean().idxmin()])
+    drawn = mean_over_splits(rows, ["dataset", "group", "series", "arm", "ratio", "twin", "protocol", "budget"])
     rank = drawn.group.map(["many", "medium", "few"].index)
     return drawn.assign(rank=rank).sort_values(["rank", "arm", "ratio", "twin"], kind="stable").drop(columns="rank")
+
+
+def ends(rows):
+    """Rows without those between the smallest and the largest ratio, where they are many."""
+    ratios = rows.ratio.dropna().unique()
+    return rows[rows.ratio.isna() | rows.ratio.isin([ratios.min(), ratios.max()])] if len(ratios) > ENDS else rows
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -70,10 +82,10 @@ def looks(drawn):
     seen = list(dict.fromkeys(zip(drawn.ratio.fillna(0), drawn.twin)))
     pretrained = [s for s in sorted(seen, key=lambda s: (s[1] != "none", s[0])) if s[0] > 0]
     found, rows = {}, drawn.drop_duplicates("series")
-    for row, twice in zip(rows.itertuples(), rows.arm.duplicated()):
+    for row, nth in zip(rows.itertuples(), rows.groupby("arm").cumcount()):
         colour, marker = LOOKS[row.arm] if row.arm in LOOKS else SPARE[others.index(row.arm) % len(SPARE)]
         place = pretrained.index((row.ratio, row.twin)) if row.ratio > 0 else 0
-        filling, dashes = SEEN[place % len(SEEN)] if row.ratio > 0 else ("none" if twice else "full", (0, (1, 1.5)))
+        filling, dashes = SEEN[place % len(SEEN)] if row.ratio > 0 else (SEEN[nth % len(SEEN)][0], (0, (1, 1.5)))
         found[row.series] = {"color": colour, "marker": marker, "fillstyle": filling, "linestyle": dashes,
                              "markerfacecoloralt": "white", "linewidth": 1.1 if row.ratio > 0 else 0.7,
                              "markersize": 5 if row.ratio > 0 else 4}
@@ -98,71 +110,22 @@ def dodge(ax, drawn, x, places, joined=True):
 def plot_budgets(drawn):
     """A panel per protocol: balanced accuracy against the label budget. drawn: the frame of `levels`."""
     protocols = list(dict.fromkeys(drawn.protocol))
+    across, down = min(ACROSS, len(protocols)), -(-len(protocols) // ACROSS)
     rows_of_legend = -(-drawn.series.nunique() // 3)
     widths = [drawn.series[drawn.protocol == protocol].nunique() + 3 for protocol in protocols]
-    fig, panels = plt.subplots(1, len(protocols), figsize=(PAGE, 2.7 + 0.16 * rows_of_legend), sharey=True,
-                               squeeze=False, width_ratios=widths)
-    drawn = drawn.assign(label=[f"{100 * budget:g} %" for budget in drawn.budget])
+    fig, panels = plt.subplots(down, across, figsize=(PAGE, 0.4 + 2.3 * down + 0.16 * rows_of_legend), sharey=True,
+                               squeeze=False, width_ratios=widths if down == 1 else None)
+    drawn = drawn.assign(label=[budget_short(budget).replace("per ", "per\n") for budget in drawn.budget])
     places = list(dict.fromkeys(drawn.sort_values("budget").label))
-    for ax, protocol in zip(panels[0], protocols):
+    for ax, protocol in zip(panels.flat, protocols):
         dodge(ax, drawn[drawn.protocol == protocol], "label", places)
-        ax.set(title=words(protocol), xlabel="share of the labels")
-    panels[0, 0].set_ylabel("balanced accuracy in %")
-    handles = {label: handle for ax in panels[0] for handle, label in zip(*ax.get_legend_handles_labels())}
+        ax.set(title=words(protocol), xlabel="share of the labels" if drawn.budget.max() <= 1 else "labels")
+    for ax in panels.flat[len(protocols):]:
+        fig.delaxes(ax)
+    for ax in panels[:, 0]:
+        ax.set_ylabel("balanced accuracy in %")
+    handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
-    return fig
-
-
-def draw_contrast(ax, at, row, above, below):
-    """Effect and interval of a summary's row, in points, on line `at`: filled and coloured where zero is outside."""
-    colour = above if row.low > 0 else below if row.high < 0 else "0.4"
-    ax.hlines(at, 100 * row.low, 100 * row.high, color=colour, linewidth=1.8)
-    ax.plot(100 * row.effect, at, "o", color=colour, markerfacecolor="white" if colour == "0.4" else colour)
-
-
-def plot_costs(cost):
-    """A panel per metric: balanced minus imbalanced in points, one line for each arm, protocol and budget, about zero.
-
-    cost: rows of the summary: arm, ratio, protocol, budget, metric, group, effect, low, high.
-    """
-    kinds = list(dict.fromkeys(zip(cost.metric, cost.group)))
-    lines = max(len(rows) for _, rows in cost.groupby(["metric", "group"]))
-    fig, panels = plt.subplots(1, len(kinds), figsize=(PAGE, 0.85 + 0.24 * lines), sharex=True, sharey=True,
-                               squeeze=False)
-    many = cost.arm.nunique() > 1 or cost.ratio.nunique() > 1
-    for ax, (metric, group) in zip(panels[0], kinds):
-        rows = cost[(cost.metric == metric) & (cost.group == group)]
-        for at, row in zip(range(len(rows) - 1, -1, -1), rows.itertuples()):
-            draw_contrast(ax, at, row, above=PALETTE[3], below=PALETTE[0])
-        ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
-        names = [f"{words(row.protocol)}, {100 * row.budget:g} %" for row in rows.itertuples()]
-        arms = [f"{words(row.arm)} 1:{row.ratio:g}, " if many else "" for row in rows.itertuples()]
-        ax.set_yticks(range(len(rows) - 1, -1, -1), [arm + name for arm, name in zip(arms, names)])
-        ax.set(title=metric_words(metric, group), ylim=(-0.7, len(rows) - 0.3),
-               xlabel="balanced − imbalanced, percentage points")
-        ax.grid(axis="y", visible=False)
-    return fig
-
-
-def plot_gains(gains):
-    """A panel per protocol at the smallest and at the largest budget: what each arm adds to its network, in points.
-
-    gains: rows of the summary: what, protocol, budget, effect, low, high; best arms on top, by the first panel.
-    """
-    ends = [gains.budget.min(), gains.budget.max()]
-    gains = gains[gains.budget.isin(ends)]
-    kinds = list(dict.fromkeys(zip(gains.protocol, gains.budget)))
-    first = gains[(gains.protocol == kinds[0][0]) & (gains.budget == kinds[0][1])]
-    arms = [*first.sort_values("effect").what, *sorted(set(gains.what) - set(first.what))]
-    fig, panels = plt.subplots(1, len(kinds), figsize=(PAGE, 0.85 + 0.18 * len(arms)), sharex=True, sharey=True,
-                               squeeze=False)
-    for ax, (protocol, budget) in zip(panels[0], kinds):
-        for row in gains[(gains.protocol == protocol) & (gains.budget == budget)].itertuples():
-            draw_contrast(ax, arms.index(row.what), row, above=PALETTE[0], below=PALETTE[3])
-        ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
-        ax.set_yticks(range(len(arms)), arms)
-        ax.set(title=f"{words(protocol)}, {100 * budget:g} %", xlabel="gain in points", ylim=(-0.7, len(arms) - 0.3))
-        ax.grid(axis="y", visible=False)
     return fig
 
 
@@ -177,36 +140,16 @@ def plot_frequency(drawn):
 
 # --- captions ---------------------------------------------------------------------------------------------------------
 
-def caption_costs(cost, table):
-    return ("What imbalance costs: balanced accuracy, and recall of the classes with fewest images, after pretraining "
-            "on the balanced twin, minus the same after pretraining on as many imbalanced images. Right of zero, "
-            "imbalance costs. Rows: how the representation was read, and with which share of the labels. Bars: 95 % "
-            f"intervals over {doubt(cost)}; filled: zero is outside. {source(table)}")
-
-
-def caption_gains(gains, table):
-    return ("What pretraining adds: balanced accuracy of each arm, in percentage points, minus that of the same "
-            "network without it, read in the same way, with the share of the labels above each panel. Arms in the "
-            "order of the first panel, which is no ranking. Bars: 95 % intervals over "
-            f"{doubt(gains)}; filled: zero is outside. {source(table)}")
-
-
 def caption_budgets(drawn, table):
-    return (f"Balanced accuracy against the share of the labels that a probe may use. {points(drawn)}; "
+    between = "Of the ratios the smallest and the largest. " * (table.ratio.nunique() > ENDS)
+    return (f"Balanced accuracy against the labels that a probe or a fine-tuning may use. {between}{points(drawn)}; "
             f"{table.n.max():,.0f} test images. {source(table)}")
 
 
 def caption_frequency(drawn, table):
-    return (f"Recall of classes by how frequent they are in the imbalanced split; linear probe with "
-            f"{100 * drawn.budget.iloc[0]:g} % of the labels. {points(drawn)}; {table.n.max():,.0f} test images. Which "
-            f"classes are frequent differs between splits. {source(table)}")
-
-
-def doubt(contrasts):
-    """What the intervals of these contrasts are over."""
-    images, n = f"{contrasts.n_images.max():,.0f}", contrasts.n_pairs.max()
-    return (f"the test images ({images}) and {n} paired splits together" if n > 1
-            else f"{images} test images, for one split")
+    return (f"Recall of classes by how frequent they are in the imbalanced split; "
+            f"{words(drawn.protocol.iloc[0])}, {budget_words(drawn.budget.iloc[0])}. {points(drawn)}; "
+            f"{table.n.max():,.0f} test images. Which classes are frequent differs between splits. {source(table)}")
 
 
 def points(drawn):
@@ -220,3 +163,7 @@ def source(table):
     made = "synthetic images" if table.synthetic.any() else "real images"
     return (f"{made.capitalize()} ({', '.join(sorted(set(table.dataset)))}). "
             f"Made by: python -m ssl_core run params/studies/{table.study.iloc[0]}.yaml")
+
+
+FIGURES = {"budgets": (levels, plot_budgets, caption_budgets),
+           "frequency": (by_frequency, plot_frequency, caption_frequency)}

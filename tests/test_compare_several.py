@@ -1,0 +1,192 @@
+"""Several data sets, totals, protocols, budgets per class and layers in one study: like is compared with like only."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from made_study import BALANCED, IMBALANCED, TWIN, MadeStudy, with_cost
+
+from ssl_core.analysis import alarms, contrasts, grid, plots_contrasts, plots_study, wording
+
+COSTS = {"breast": 0.1, "kidney": -0.1}
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    yield tmp_path
+    plt.close("all")
+
+
+def summarised(made):
+    jobs, table = made.write()
+    return contrasts.summary_of(contrasts.cells_of(table, jobs), resamples=100)
+
+
+def of(summary, family):
+    return summary[summary.family == family]
+
+
+def two_sets(outputs):
+    """What imbalance costs in one data set it gains in the other, and the floors of one are above all of the other."""
+    made = MadeStudy(outputs)
+    for draw in range(2):
+        for dataset, cost in COSTS.items():
+            high = 0.3 * (dataset == "kidney")
+            made.trained("simclr", IMBALANCED, 0.4 + high, draw, dataset=dataset)
+            made.trained("simclr", TWIN, 0.4 + high + cost, draw, dataset=dataset)
+            made.trained("mae", IMBALANCED, 0.4 + high + cost / 2, draw, dataset=dataset)
+            made.floor("random", 0.25 + high, draw, dataset=dataset)
+            made.floor("pixels", 0.2 + high, draw, dataset=dataset)
+    return made
+
+
+def test_no_pair_crosses_data_sets(outputs):
+    summary = summarised(two_sets(outputs))
+    recall = summary.metric == "recall"
+    found = summary[~recall].groupby(["family", "dataset", "what"]).effect.mean().round(6).to_dict()
+    cost, gain, arms = "cost of imbalance", "gain of pretraining", "between arms"
+    for dataset, planted in COSTS.items():
+        assert found[cost, dataset, "SimCLR, balanced"] == planted
+        assert found[gain, dataset, "SimCLR (1:100)"] == 0.15
+        assert abs(found[arms, dataset, "MAE (1:100)"]) == pytest.approx(0.05)
+    assert set(summary.n_pairs) == {2} and set(summary.n_left_out) == {0}
+    assert len(of(summary, arms)) == 2 and len(of(summary, gain)) == 6
+    for row in summary.itertuples():
+        assert f"2 paired splits; on {row.dataset}; linear probe" in row.sentence
+
+
+def test_both_data_sets_are_in_the_answer_and_in_the_alarms(outputs):
+    made = two_sets(outputs)
+    never = made.trained("lotar", BALANCED, [0.5, 0.5, 0.5, 0.5, 0], dataset="kidney")
+    jobs, table = made.write()
+    lines = contrasts.answer(contrasts.summary_of(contrasts.cells_of(table, jobs), 100))
+    assert lines[0].startswith("Pretraining SimCLR on 1:100 costs 10.0")
+    assert "; on breast; linear probe, 100 %" in lines[0]
+    assert lines[1].startswith("Pretraining SimCLR on 1:100 gains 10.0") and lines[1].endswith("; on kidney).")
+    sentence, = [alarm["sentence"] for alarm in alarms.of_cells(table) if alarm["key"] == never["key"]]
+    assert sentence.startswith("LoTaR (balanced) on kidney, linear probe with")
+    beaten, = alarms.of_floors(table)  # what is below the floors of the other data set only raises none
+    assert beaten["sentence"].startswith("LoTaR (balanced) on kidney, linear probe, does not beat a floor: 40.0 aga")
+    text = grid.grid_html(grid.rows_of(jobs, table))
+    assert text.count("<table") == 2 and text.index("<h3>breast</h3>") < text.index("<h3>kidney</h3>")
+    assert text.count("data-cell") == sum(len(job["cells"]) for job in made.jobs)
+    assert set(plots_study.levels(table).dataset) == set(COSTS)
+
+
+def test_an_arm_of_another_data_set_is_compared_on_the_same_test_images(outputs):
+    made = MadeStudy(outputs)
+    for draw in range(2):
+        made.trained("simclr", BALANCED, 0.6, draw, dataset="breast")
+        made.trained("simclr_kidney", BALANCED, 0.5, draw, dataset="kidney", evaluate_on="breast")
+        made.trained("simclr_kidney", BALANCED, 0.9, draw, dataset="kidney")
+        made.floor("random", 0.4, draw, dataset="breast")
+    summary = summarised(made)
+    row, = of(summary, "between arms").itertuples()
+    assert row.dataset == "breast" and row.effect == pytest.approx(0.1)
+    assert row.against == "simclr kidney (kidney, balanced)" and "; on breast;" in row.sentence
+    assert set(of(summary, "gain of pretraining").what) == {"SimCLR (balanced)", "simclr kidney (kidney, balanced)"}
+
+
+def test_no_pair_crosses_totals(outputs):
+    made = MadeStudy(outputs)
+    for draw in range(2):
+        for total, cost in ((600, 0.1), (6000, -0.1)):
+            made.trained("simclr", IMBALANCED, 0.5, draw, total=total)
+            made.trained("simclr", TWIN, 0.5 + cost, draw, total=total)
+            made.trained("mae", IMBALANCED, 0.5 + 2 * cost, draw, total=total)
+    summary = summarised(made)
+    cost = of(summary, "cost of imbalance")
+    cost = cost[cost.metric == "balanced_accuracy"].set_index("n_unlabelled")
+    assert cost.effect.round(6).to_dict() == {600: 0.1, 6000: -0.1}
+    assert "; N = 600; linear probe" in cost.sentence[600] and "; N = 6,000; linear probe" in cost.sentence[6000]
+    arms = of(summary, "between arms")
+    assert {what.partition("(")[2] for what in arms.what} == {"1:100, N = 600)", "1:100, N = 6,000)"}
+    assert sorted(abs(arms.effect).round(6)) == [0.2, 0.2] and set(summary.n_pairs) == {2}
+
+
+def test_at_one_total_ratio_1_is_the_balanced_side(outputs):
+    """Splits of a constant total need no twins, and the rare classes are those of the imbalanced side."""
+    made = MadeStudy(outputs)
+    for total in (0, 600):
+        made.trained("simclr", BALANCED, 0.6, total=total, dataset=f"cut{total}")
+        made.trained("simclr", IMBALANCED, [0.6, 0.6, 0.6, 0.5, 0.5], total=total, dataset=f"cut{total}")
+    cost = of(summarised(made), "cost of imbalance")
+    assert set(cost.dataset) == {"cut600"} and set(cost.ratio) == {100}  # without a total the balanced ones are more
+    assert cost.effect.round(6).tolist() == [0.04, 0.1] and cost.group.tolist() == ["all", "few"]
+    assert cost.sentence.iloc[0].startswith("Pretraining SimCLR on 1:100 costs 4.0 points")
+
+
+def test_protocols_come_in_the_studys_order_and_budgets_in_their_words(outputs):
+    made = MadeStudy(outputs)
+    more = {"protocols": ("vote_20", "linear"), "budgets": (0.5, 5, 50)}
+    for draw in range(2):
+        made.trained("simclr", IMBALANCED, 0.5, draw, **more)
+        made.trained("simclr", TWIN, 0.6, draw, **more)
+    jobs, table = made.write()
+    summary = contrasts.summary_of(contrasts.cells_of(table, jobs), 100)
+    assert list(dict.fromkeys(summary.protocol)) == ["vote_20", "linear"]
+    first = contrasts.answer(summary)[0]
+    assert first.endswith("; vote 20, 5 labels per class).")  # 25 labels are fewer than half of them
+    text = grid.grid_html(grid.rows_of(jobs, table))
+    assert text.index("vote 20") < text.index("linear probe") and "<th>50 %</th><th>5 per class</th>" in text
+    drawn = plots_study.levels(table)
+    assert list(dict.fromkeys(drawn.protocol)) == ["vote_20", "linear"]
+    assert "vote 20, 5 labels per class" in plots_study.caption_frequency(plots_study.by_frequency(table), table)
+
+
+def test_a_published_protocol_is_called_by_its_short_name(monkeypatch):
+    found = wording.protocol("linear")._replace(name="linear_bn", short="linear probe (BN)")
+    monkeypatch.setattr(wording, "protocol_names", lambda: ["linear_bn"])
+    monkeypatch.setattr(wording, "protocol", lambda name: found)
+    assert wording.words("linear_bn") == "linear probe (BN)" and wording.words("linear_cn") == "linear cn"
+
+
+def test_rows_of_layers_are_no_headlines(outputs):
+    made = with_cost(outputs, 0.1)
+    plain = summarised(made)
+    probed = [made.trained("simclr", seen, accuracy, draw, layers=("layer1", "layer4"), protocols=("linear_layers",))
+              for draw in range(3) for seen, accuracy in ((IMBALANCED, 0), (TWIN, 0.9))]
+    jobs, table = made.write()
+    summary = contrasts.summary_of(contrasts.cells_of(table, jobs), 100)
+    assert (table.layer != "").any() and summary.effect.tolist() == plain.effect.tolist()
+    assert alarms.of_cells(table) == [] and set(plots_study.levels(table).protocol) == {"linear"}
+    cells = [cell for cell in grid.rows_of(jobs, table) if cell["protocol"] == "linear_layers"]
+    assert len(cells) == len(probed) and {(cell["state"], cell["value"]) for cell in cells} == {("done", None)}
+    assert grid.grid_html(cells).count(">✓</a>") == len(cells)
+
+
+def test_networks_of_one_name_are_told_apart(outputs):
+    made = MadeStudy(outputs)
+    wide = {"encoder_args": {"channels": [64, 128]}}
+    made.trained("simclr", BALANCED, 0.7)
+    made.trained("mae", BALANCED, 0.7, **wide)
+    made.floor("random", 0.5)
+    made.floor("random", 0.8, **wide)
+    made.floor("supervised", 0.6, protocols=("finetune",), **wide)
+    _, table = made.write()
+    drawn = plots_study.levels(table).set_index("series")["mean"].round(6).to_dict()
+    assert drawn == {"SimCLR (balanced)": 0.7, "MAE (balanced)": 0.7, "untrained resnet10t of SimCLR": 0.5,
+                     "untrained resnet10t of MAE": 0.8, "supervised (resnet10t of MAE)": 0.6}
+    beaten, = alarms.of_floors(table)
+    assert beaten["sentence"].startswith("MAE (balanced), linear probe, does not beat a floor: 70.0 against 80.0 % by "
+                                         "untrained resnet10t of MAE")
+
+
+def test_many_ratios_become_an_axis(outputs):
+    ratios, made = (1, 5, 10, 100, 1000), MadeStudy(outputs)
+    for arm in ("simclr", "mae"):
+        for ratio in ratios:
+            made.trained(arm, {"ratio": ratio}, 0.7 - 0.03 * np.log10(ratio), split_kind="category_ratio", total=6006,
+                         budgets=(0.01, 1.0), protocols=("linear", "finetune"))
+    jobs, table = made.write()
+    summary = contrasts.summary_of(contrasts.cells_of(table, jobs), 100)
+    cost = plots_contrasts.with_room(of(summary, "cost of imbalance"))
+    assert len(cost) == 2 * 4 * 2 * 2 and set(cost.group) == {"all"}
+    fig = plots_contrasts.plot_costs(cost)
+    fig.canvas.draw()
+    assert len(fig.axes) == 4
+    assert [label.get_text() for label in fig.axes[2].get_xticklabels()] == [
+        "1:5 (1,001)", "1:10 (546)", "1:100 (59)", "1:1,000 (6)"]
+    assert "by its ratio" in plots_contrasts.caption_costs(cost, table)
+    assert set(plots_study.levels(table).ratio) == {1, 1000}
+    assert contrasts.answer(summary)[0].startswith("Pretraining MAE on 1:1000 costs 8.7 points")
