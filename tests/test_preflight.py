@@ -9,9 +9,10 @@ from made_data import copied
 from test_datasets_arrays import make_cifar
 from test_datasets_tissue import make_cytology, make_pnu
 
-from ssl_core.config import ConfigError, Study
+from ssl_core.config import ConfigError, Study, load_study
 from ssl_core.data import load
 from ssl_core.data.cards import read_card
+from ssl_core.files import root
 from ssl_core.plan import make_plan
 
 
@@ -107,3 +108,18 @@ def test_everything_lies_one_folder_too_deep(name, tmp_path):
     tree.mkdir()
     (tmp_path / "deep").rename(tree / "unpacked")
     refused(card, tree, "there is no .* in .*, which holds unpacked; |label: the pattern .* fits 0 of 60 paths; ")
+
+
+@pytest.mark.parametrize("study", ["a_cytology", "b_breast", "c_longtail", "d_intermediate", "e_small",
+                                   "public_cytology", "public_medmnist"])
+def test_a_published_study_names_all_data_that_it_lacks(study, tmp_path, monkeypatch):
+    for folder in ("params", "notebooks"):
+        shutil.copytree(root() / folder, tmp_path / folder)
+    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
+    study = load_study(tmp_path / "params" / "studies" / f"{study}.yaml")
+    with pytest.raises(ConfigError) as caught:
+        make_plan(study)
+    message = str(caught.value)
+    assert "\n" not in message and not (tmp_path / "outputs").exists()
+    for data in study.data:
+        assert f"{data.dataset}.yaml: root: there is no {tmp_path / 'data'}" in message
