@@ -81,7 +81,8 @@ def plot_training(frame):
 def caption_training(frame, table, what="pretraining"):
     n = frame.run.nunique()
     return (f"Curves of {what} by step, {n} run{'s' if n > 1 else ''}; a training loss is the mean since the point "
-            f"before, all else is as it was at that step. Losses of different methods are different numbers. {source(table)}")
+            f"before, all else is as it was at that step. Losses of different methods are different numbers. "
+            f"{source(table)}")
 
 
 # --- how far two views lie apart --------------------------------------------------------------------------------------
