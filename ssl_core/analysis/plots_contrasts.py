@@ -24,7 +24,8 @@ def with_room(contrasts):
     if costs and contrasts.ratio.nunique() > ENDS:
         first = list(dict.fromkeys(contrasts.protocol))[:2]
         return contrasts[(contrasts.group == "all") & contrasts.protocol.isin(first)]
-    outer = contrasts.budget.isin([contrasts.budget.min(), contrasts.budget.max()])
+    labels = contrasts.groupby("budget").n_labelled.mean()
+    outer = contrasts.budget.isin([labels.idxmin(), labels.idxmax()])
     if not costs:
         contrasts, outer = contrasts[outer], True
         while len(set(zip(contrasts.protocol, contrasts.budget))) > PANELS:
@@ -71,7 +72,7 @@ def costs_in_lines(cost):
                 else "" for row in rows.itertuples()]
         ax.set_yticks(range(len(rows) - 1, -1, -1), [arm + name for arm, name in zip(arms, names)])
         ax.set(title=metric_words(metric, group), ylim=(-0.7, len(rows) - 0.3),
-               xlabel="balanced − imbalanced, percentage points")
+               xlabel="balanced − imbalanced, points")
         ax.grid(axis="y", visible=False)
     return fig
 
@@ -94,7 +95,7 @@ def costs_by_ratio(cost):
             for i, (arm, total) in enumerate(series):
                 rows = here[(here.arm == arm) & ((here.n_unlabelled == total) | (total == 0))].sort_values("ratio")
                 colour, marker = LOOKS[arm] if arm in LOOKS else SPARE[others.index(arm) % len(SPARE)]
-                at = rows.ratio * 1.12 ** (i - (len(series) - 1) / 2)  # side by side
+                at = rows.ratio * 1.25 ** (i - (len(series) - 1) / 2)  # side by side
                 ax.plot(at, 100 * rows.effect, color=colour, linewidth=0.8, linestyle=("-", "--", ":")[i % 3])
                 ax.vlines(at, 100 * rows.low, 100 * rows.high, color=colour, linewidth=0.8)
                 sure = (rows.low > 0) | (rows.high < 0)
@@ -108,7 +109,7 @@ def costs_by_ratio(cost):
     fig.supylabel("balanced − imbalanced, points", fontsize=8)
     category = (cost.split_kind == "category_ratio").any()
     fig.supxlabel("ratio (positives in the split)" if category else "ratio", fontsize=8)
-    fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
 
 

@@ -47,8 +47,10 @@ def levels(table):
     drawn = mean_over_splits(rows, ["dataset", "protocol", "budget", "series", "arm", "ratio", "twin"])
     floors = list(LOOKS)[2:]
     rank = [floors.index(row.arm) if row.arm in floors and np.isnan(row.ratio) else -1 for row in drawn.itertuples()]
-    return drawn.assign(rank=rank, place=drawn.protocol.map(own.index)).sort_values(
-        ["dataset", "place", "rank", "arm", "ratio", "twin", "budget"], kind="stable").drop(columns=["rank", "place"])
+    labels = rows.groupby(["dataset", "budget"]).n_labelled.mean().rename("n_labelled").reset_index()
+    return drawn.merge(labels, "left").assign(rank=rank, place=drawn.protocol.map(own.index)).sort_values(
+        ["dataset", "place", "rank", "arm", "ratio", "twin", "n_labelled"],
+        kind="stable").drop(columns=["rank", "place"])
 
 
 def by_frequency(table):
@@ -116,7 +118,7 @@ def plot_budgets(drawn):
     fig, panels = plt.subplots(down, across, figsize=(PAGE, 0.4 + 2.3 * down + 0.16 * rows_of_legend), sharey=True,
                                squeeze=False, width_ratios=widths if down == 1 else None)
     drawn = drawn.assign(label=[budget_short(budget).replace("per ", "per\n") for budget in drawn.budget])
-    places = list(dict.fromkeys(drawn.sort_values("budget").label))
+    places = list(dict.fromkeys(drawn.sort_values("n_labelled").label))
     for ax, protocol in zip(panels.flat, protocols):
         dodge(ax, drawn[drawn.protocol == protocol], "label", places)
         ax.set(title=words(protocol), xlabel="share of the labels" if drawn.budget.max() <= 1 else "labels")
