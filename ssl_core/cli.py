@@ -73,6 +73,8 @@ def parser():
     verb(datasets)
     verb(methods, name={"metavar": "NAME", "nargs": "?", "help": "its presets: where each constant comes from"},
          markdown=switch | {"help": "the presets of all methods, as docs/methods.md has them"})
+    verb(protocols, name={"metavar": "NAME", "nargs": "?", "help": "of this one alone"},
+         markdown=switch | {"help": "as docs/protocols.md has them"})
     verb(schema)
     verb(doctor)
     return top
@@ -341,9 +343,21 @@ def methods(arguments):
             takes = ", ".join(f"{p.name} {json.dumps(p.default)}" for p in signature(cls).parameters.values()
                               if p.default is not p.empty and p.name != "n")
             for start, text in ((name, paper), ("", f"takes: {takes or 'nothing'}"), ("", f"presets: {named(name)}")):
-                print(textwrap.fill(text, 120, initial_indent=f"  {start:13}", subsequent_indent=" " * 15))
+                print(textwrap.fill(text, 120, initial_indent=f"  {start:15}", subsequent_indent=" " * 17))
     print("Where each constant of a preset comes from: python -m ssl_core methods NAME. How an arm uses them: "
           "docs/studies.md")
+
+
+def protocols(arguments):
+    """How encoders are judged, ours and as published: settings and where they come from."""
+    from ssl_core import protocols
+    from ssl_core.config import ConfigError
+
+    try:
+        names = [protocols.protocol(arguments.name).name] if arguments.name else protocols.protocol_names()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    print(protocols.as_markdown() if arguments.markdown else protocols.as_text(names))
 
 
 def schema(arguments):

@@ -4,6 +4,8 @@ The published ones stand in params/protocols/*.yaml: NAME: {stage, short, about,
 stage probe, the settings of a head (`evaluate.trained.Head`), and for stage finetune parameters of `30_finetune`.
 """
 
+import json
+import textwrap
 from difflib import get_close_matches
 from functools import cache
 from typing import NamedTuple
@@ -13,6 +15,20 @@ import yaml
 from ssl_core.files import root
 
 BUILT_IN = {"linear": "probe", "knn": "probe", "finetune": "finetune"}
+OURS = {"linear": "Logistic regression on standardised features; its penalty by cross-validation inside the budget.",
+        "knn": "Nearest neighbours by cosine similarity, weighted votes; their number by cross-validation inside the "
+               "budget.",
+        "finetune": "All weights for a fixed number of steps; the last step is the model."}
+PAGE = """# Protocols
+
+Made by `python -m ssl_core protocols --markdown > docs/protocols.md` from `params/protocols/`.
+
+How an encoder is judged, by name, for `protocols` of a study or of one of its arms ([studies](studies.md)). The first
+three are ours, the others do what a published system did; letters are those of [methods](methods.md). A probe is
+trained on features of the frozen encoder, a fine-tuning moves its weights. Settings of probes are fields of `Head` in
+`ssl_core/evaluate/trained.py`, those of fine-tunings parameters of `notebooks/30_finetune.ipynb`. Published schedules
+were made for thousands of labels: with few, an epoch is a step or two, and a head may stay near its start.
+"""
 
 
 class Protocol(NamedTuple):
@@ -29,7 +45,7 @@ class Protocol(NamedTuple):
 def protocol(name) -> Protocol:
     """A protocol by name; ValueError, one line, with the nearest name, for what is none."""
     if name in BUILT_IN:
-        return Protocol(name, BUILT_IN[name])
+        return Protocol(name, BUILT_IN[name], about=OURS[name], source="this package")
     published = _published(root())
     if name not in published:
         near = get_close_matches(str(name), protocol_names(), 1)
@@ -55,3 +71,29 @@ def _published(folder):
             if found[name].stage not in ("probe", "finetune"):
                 raise ValueError(f"{path.name}: {name}: stage {found[name].stage!r}; choose probe or finetune")
     return found
+
+
+def said(name) -> list:
+    """(word, text) of what there is to say of a protocol."""
+    p = protocol(name)
+    settings = ", ".join(f"{key} {json.dumps(value)}" for key, value in p.values.items())
+    rows = [("kind", p.stage), ("is", p.about), ("from", p.source), ("settings", settings), ("in figures", p.short)]
+    return [(word, text) for word, text in rows if text]
+
+
+def as_text(names, width=120) -> str:
+    """Protocols for a terminal."""
+    lines = []
+    for name in names:
+        lines.append(name)
+        for word, text in said(name):
+            lines += textwrap.wrap(text, width, initial_indent=f"  {word:11}", subsequent_indent=" " * 13)
+    return "\n".join(lines)
+
+
+def as_markdown() -> str:
+    """docs/protocols.md."""
+    lines = [PAGE]
+    for name in protocol_names():
+        lines += [f"## {name}", "", *(f"- **{word}**: {' '.join(text.split())}" for word, text in said(name)), ""]
+    return "\n".join(lines).rstrip()

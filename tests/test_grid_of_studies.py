@@ -1,13 +1,16 @@
 """Several data sets, totals and published protocols in one study: what it multiplies out to, and what pairs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_plan import planned, project, run  # noqa: F401  (project is a fixture)
 from toy_configs import finetune, probe
 
+from ssl_core.cli import main
 from ssl_core.config import ConfigError, Study
 from ssl_core.data.splits import label_budget
-from ssl_core.protocols import protocol_names
+from ssl_core.protocols import as_markdown, protocol_names
 from ssl_core.runs import collect
 
 PROTOCOLS = """
@@ -177,3 +180,17 @@ def test_a_fine_tuning_of_that_name_takes_what_the_study_says_of_it(two):
     found = {(j.cfg.protocol, j.cfg.batch, j.cfg.lr) for j in jobs("finetune", evaluate=evaluate) if j.needs}
     assert found == {("finetune", 16, jobs("finetune", evaluate={"protocols": ["finetune"]})[0].cfg.lr),
                      ("slow", 16, 0.25)}
+
+
+def test_the_page_of_protocols_is_that_of_the_files():
+    root = Path(__file__).parents[1]
+    assert (root / "docs" / "protocols.md").read_text("utf-8") == as_markdown() + "\n", (
+        "make it again: python -m ssl_core protocols --markdown > docs/protocols.md")
+
+
+def test_the_command_names_every_protocol_with_its_source(capsys):
+    assert main(["protocols"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{name}\n" in f"\n{said}" for name in protocol_names()) and max(map(len, said.splitlines())) <= 120
+    assert main(["protocols", "mlp_haed"]) == 2
+    assert "no protocol 'mlp_haed'; near it: mlp_head;" in capsys.readouterr().err

@@ -28,5 +28,6 @@ def probe(**changes):
 def finetune(**changes):
     return FinetuneConfig(**SHARED | NETWORK | OPTIMISER | EVALUATE | dict(
         run="", recipe="weak", sampling="uniform", logit_adjustment=0.0, layer_decay=1.0, drop_path=0.0,
-        label_smoothing=0.0, optimiser_args={}, weights="", protocol="finetune", train="all", head_lr=0.0, schedule="cosine", epochs=0,
-        steps=9, select="last", layers=False) | changes)
+        label_smoothing=0.0, optimiser_args={}, weights="", protocol="finetune", train="all", head_lr=0.0,
+        schedule="cosine",
+        epochs=0, steps=9, select="last", layers=False) | changes)

@@ -19,6 +19,7 @@ from ssl_core.methods.simclr import SimCLR
 from ssl_core.methods.simsiam import SimSiam
 from ssl_core.methods.tico import TiCo
 from ssl_core.methods.vicreg import VICReg
+from ssl_core.methods.view_distance import ViewDistance
 
 METHODS = {
     "barlow": BarlowTwins,
@@ -39,6 +40,7 @@ METHODS = {
 WRAPPERS = {
     "bcl": BCL,
     "intermediate": Intermediate,
+    "view_distance": ViewDistance,
 }
 
 
