@@ -138,7 +138,7 @@ class _Planner:
             for name in filter(None, (data.dataset, data.evaluate_on)):
                 try:
                     self.load(name, self.size(data))
-                except (ValueError, OSError) as error:
+                except (ValueError, OSError, ImportError) as error:
                     wrong.append(" ".join(str(error).split()))
         if wrong:
             raise ConfigError(f"data: {' | '.join(dict.fromkeys(wrong))}")

@@ -56,6 +56,8 @@ def test_constant_predictors_and_classes_never_found(outputs):
         pixels["key"]: "raw pixels, linear probe with 100 % of the labels: 4 of 5 classes are never found "
                        "(bee, cat, dog, eel)."}
     assert found[pixels["key"]]["cells"] == {(pixels["key"], "pixels", "linear", 1.0)}
+    of_one_job = alarms.of_cells(table[table.key == blind["key"]].drop(columns=["series", "on"]))
+    assert [alarm["sentence"] for alarm in of_one_job] == [found[blind["key"]]["sentence"]]
 
 
 def test_a_label_that_is_never_found():

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssl_core.analysis.compare import points
 from ssl_core.analysis.grid import cell_id
-from ssl_core.analysis.wording import budget_words, metric_words, words
+from ssl_core.analysis.wording import budget_words, describe, metric_words, words
 from ssl_core.evaluate.heads import headline_rows
 
 
@@ -35,8 +35,12 @@ def of_history(history):
 def of_cells(table):
     """Alarms of evaluated cells from their rows: [{key, cells, sentence}], for predictors that are constant and classes
     that are never found. The majority floor is constant by its nature and raises none.
+
+    table: as `grid.told` gives it for a study, or the rows of one job, where nothing else needs telling apart.
     """
     found = []
+    if "series" not in table:
+        table = table.assign(series=[describe(row) for row in table.itertuples()], on="")
     found_at_all = table.group_kind.eq("class") & table.metric.eq("recall")
     found_at_all |= table.group_kind.eq("label") & table.metric.eq("f1")  # 0 without a true positive
     recalls = table[found_at_all & (table.part == "test") & (table.layer == "") & (table.method != "majority")
