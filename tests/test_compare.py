@@ -64,7 +64,7 @@ def test_too_few_images_give_an_effect_and_no_interval():
     assert found.effect == pytest.approx(0.15) and found.verdict == "unknown"
     assert np.isnan([*found.interval, found.p]).all()
     assert sentence(found, "recall", "A", "B", "2 paired splits") == (
-        "A against B: +15.0 points of recall, too few test images for an interval (2 paired splits).")
+        "A against B: +15.0 points of recall, too few independent test images for an interval (2 paired splits).")
 
 
 def test_a_resample_without_the_class_does_not_spoil_the_interval():

@@ -209,3 +209,19 @@ def test_images_and_views_show_what_they_are_given():
         pictures = [ax.images[0].get_array() for ax in row]
         assert len(pictures) == 4 and np.array_equal(pictures[0], images[i].transpose(1, 2, 0))
         assert all(np.allclose(picture, pictures[0] / 255, atol=1e-6) for picture in pictures[1:])
+
+
+def test_labels_are_drawn_by_their_roc_area_and_layers_left_out():
+    rows = pd.DataFrame([
+        {"part": "test", "layer": layer, "group_kind": "label", "group": label, "metric": metric, "value": value,
+         "low": np.nan, "high": np.nan, "budget": 1.0, "method": "moco", "protocol": "linear"}
+        for layer in ("", "blocks.1") for label, value in (("halo", 0.75), ("fold", 0.5), ("none", np.nan))
+        for metric in ("roc_auc", "f1")])
+    drawn = plots.class_rows(rows)
+    assert drawn[["group", "metric", "value"]].values.tolist() == [["halo", "roc_auc", 0.75], ["fold", "roc_auc", 0.5]]
+    ax = plots.plot_recalls(drawn)
+    assert ax.get_ylabel() == "ROC area" and [t.get_text() for t in ax.get_xticklabels()] == ["halo", "fold"]
+
+
+def test_images_without_classes_have_no_bars_to_draw():
+    assert plots.plot_counts(None, (), np.zeros(0, int)) is None

@@ -131,7 +131,7 @@ def test_cytology_at_its_full_size_holds_every_ratio(tmp_path, monkeypatch):
     wanted = rehearsal_tissue.cytology(tmp_path, 32, **made)
     lines = {part: (tmp_path / f"{name}.txt").read_text().splitlines() for part, name in
              (("train", "train_8"), ("val", "val_1"), ("test", "lineProb_unified_test"))}  # fmt: skip
-    assert {part: len(there) for part, there in lines.items()} == wanted["parts"] and wanted["groups"] == 120
+    assert {part: len(there) for part, there in lines.items()} == wanted["parts"] and wanted["groups"] == 600
     pos = {part: sum("/pos/" in line for line in there) for part, there in lines.items()}
     assert pos["train"] >= 6000 and len(lines["train"]) - pos["train"] >= 12000
     assert len(lines["test"]) >= 1500 and pos["test"] >= 500

@@ -87,8 +87,8 @@ def sentence(found, metric, a, b, where):
             "lower": f"{a} scores {size} points of {metric} lower than {b} {about}.",
             "undecided": f"No detectable difference between {a} and {b}: {points(found.effect)} points of {metric} "
                          f"{about}.",
-            "unknown": f"{a} against {b}: {points(found.effect)} points of {metric}, too few test images for an "
-                       f"interval ({where})."}[found.verdict]
+            "unknown": f"{a} against {b}: {points(found.effect)} points of {metric}, too few independent test images "
+                       f"for an interval ({where})."}[found.verdict]
 
 
 def cost_sentence(found, metric, arm, ratio, where):
@@ -100,8 +100,8 @@ def cost_sentence(found, metric, arm, ratio, where):
             "lower": f"Pretraining {arm} on 1:{ratio:g} gains {size} points of {metric} over as many balanced images: "
                      f"{left} {about}.",
             "undecided": f"No detectable cost of 1:{ratio:g} for {arm}: {left} points of {metric} {about}.",
-            "unknown": f"The cost of 1:{ratio:g} for {arm} is not known: {left} points of {metric}, too few test "
-                       f"images for an interval ({where})."}[found.verdict]
+            "unknown": f"The cost of 1:{ratio:g} for {arm} is not known: {left} points of {metric}, too few "
+                       f"independent test images for an interval ({where})."}[found.verdict]
 
 
 def job_sentence(rows, others):

@@ -104,12 +104,16 @@ def show_views(images, augment, rows=4, views=6, seed=0):
 
 
 def plot_counts(split, classes, available, ax=None):
-    """Images of each class in the split, head first, over what the pool holds. available: (C,) counts."""
+    """Images of each class in the split, head first, over what the pool holds. available: (C,) counts. None where
+    there are no classes, as in a data set to pretrain on alone."""
+    if not len(classes):
+        return None
     ax = axes(ax)
-    at = np.arange(len(classes))
+    at, every = np.arange(len(classes)), -(-len(classes) // 40)  # more names than that cannot be read
     ax.bar(at, np.asarray(available)[split.order], color="0.9", label="in the data set")
     ax.bar(at, split.counts[split.order], color=PALETTE[0], label="in this split")
-    ax.set_xticks(at, [classes[c] for c in split.order], rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_xticks(at[::every], [classes[c] for c in split.order[::every]], rotation=40, ha="right",
+                  rotation_mode="anchor")
     ax.set(ylabel="images", title=f"{int(split.counts.sum()):,} images, largest class {split.counts.max():,}, "
                                   f"smallest {split.counts.min():,}")
     legend_below(ax)
@@ -175,21 +179,29 @@ def plot_cells(rows, ax=None):
     return ax
 
 
+def class_rows(table):
+    """The rows of a table that say how well each class is found: its recall, or its ROC area where it is a label."""
+    rows = table[(table.part == "test") & (table.layer == "")]
+    return rows[((rows.group_kind == "class") & (rows.metric == "recall"))
+                | ((rows.group_kind == "label") & (rows.metric == "roc_auc"))].dropna(subset="value")
+
+
 def plot_recalls(rows, ax=None):
-    """Recall of each class at the smallest and largest budget, by what is best on average. rows: as in the table."""
+    """How well each class is found at the smallest and largest budget, by what is best on average. rows: class_rows."""
     budgets = sorted({rows.budget.min(), rows.budget.max()})
     method, protocol = rows[rows.budget == budgets[-1]].groupby(["method", "protocol"]).value.mean().idxmax()
     rows = rows[(rows.method == method) & (rows.protocol == protocol)]
     ax = axes(ax, PAGE * 0.75)
     classes = list(dict.fromkeys(rows.group))
     for i, budget in enumerate(budgets):
-        one = rows[rows.budget == budget].set_index("group").loc[classes]
+        one = rows[rows.budget == budget].set_index("group").reindex(classes)
         at = np.arange(len(classes)) + (i - (len(budgets) - 1) / 2) * 0.25
         ax.errorbar(at, one.value, yerr=[(one.value - one.low).fillna(0), (one.high - one.value).fillna(0)],
                     fmt="os"[i], color=PALETTE[3 * i], capsize=2, elinewidth=1,
                     label=budget_words(budget))
-    ax.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set(ylabel="recall", ylim=(0, 1.02), title=f"{words(method)}, {words(protocol)}")
+    every = -(-len(classes) // 40)  # more names than that cannot be read
+    ax.set_xticks(range(0, len(classes), every), classes[::every], rotation=40, ha="right", rotation_mode="anchor")
+    ax.set(ylabel=words(rows.metric.iloc[0]), ylim=(0, 1.02), title=f"{words(method)}, {words(protocol)}")
     legend_below(ax)
     return ax
 
