@@ -372,13 +372,14 @@ class Arm(Values):
 
 
 class Evaluate(Values):
-    """Protocols and label budgets of every encoder; `finetune` holds what differs from the cell of `30_finetune` and
-    from a published fine-tuning: for all, or as NAME: {…} for the one of that name."""
+    """Protocols and label budgets of every encoder. `heads` holds what differs from a published probe, by its name;
+    `finetune` what differs from the cell of `30_finetune` and from a published fine-tuning: for all, or by its name."""
 
     protocols: Protocols = ["linear", "knn"]
     budgets: Budgets = [0.01, 0.05, 0.1, 0.5, 1.0]  # shares of the labelled pool; above 1: images per class
     budget_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
     class_weight: Literal["none", "balanced"] = "none"
+    heads: dict[Annotated[str, AfterValidator(known)], dict[str, Any]] = {}
     finetune: dict[str, Any] = {}
 
 

@@ -46,7 +46,7 @@ def cost(job, former) -> Cost:
 
 
 def alike(stage, values):
-    return json.dumps([stage, bool(values.get("run")), *(values[name] for name in ALIKE[stage])])
+    return json.dumps([stage, bool(values.get("run")), *(values.get(name) for name in ALIKE[stage])])
 
 
 def work(stage, values, n_unlabelled, cells):

@@ -237,13 +237,18 @@ class _Planner:
         for split, budget_seed in product(splits, self.study.evaluate.budget_seeds):
             values = same | split | self.budgets(budget_seed)
             if frozen := of_stage("probe", protocols):
-                self.add("probe", f"probe of {cfg.arm}", values | {"protocols": frozen, "floors": []}, run=encoder)
+                self.add("probe", f"probe of {cfg.arm}", values | self.probing(frozen) | {"floors": []}, run=encoder)
             for name in of_stage("finetune", protocols):
                 self.add("finetune", f"{name} of {cfg.arm}", values | self.finetuning(name), run=encoder)
 
     def budgets(self, budget_seed):
         evaluate = self.study.evaluate
         return {"budgets": evaluate.budgets, "class_weight": evaluate.class_weight, "budget_seed": budget_seed}
+
+    def probing(self, names):
+        """Probes, and their settings where the study says something of a published one."""
+        said = self.study.evaluate.heads
+        return {"protocols": names, "heads": {n: protocol(n).values | said[n] for n in names if n in said}}
 
     def finetuning(self, name):
         """Parameters of a fine-tuning: published ones, above them what the study says of all, and of this one."""
@@ -270,8 +275,8 @@ class _Planner:
                 if names:
                     self.add("probe", "floors", values | network | {
                         "arm": "floors" if first else f"random.{network['encoder']}", "floors": names,
-                        "protocols": of_stage("probe", protocols) or ["linear"],
-                        "weights": study.weights if "imagenet" in names else ""})
+                        "weights": study.weights if "imagenet" in names else "",
+                        **self.probing(of_stage("probe", protocols) or ["linear"])})
                 for name in of_stage("finetune", protocols):
                     if "imagenet" in study.floors and study.weights and weights_there(study.weights) and first:
                         self.add("finetune", "floors.imagenet", values | network | self.finetuning(name)

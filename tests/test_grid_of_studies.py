@@ -101,6 +101,14 @@ def test_published_protocols_take_their_settings_along(two):
     assert all((j.cfg.epochs, j.cfg.steps) == (0, 3) for j in shorter.jobs if j.stage == "finetune")
 
 
+def test_a_study_may_change_a_published_probe(two):
+    plan = planned(evaluate={"protocols": ["mlp_head"], "budgets": [1.0], "heads": {"mlp_head": {"batch": 8}}})
+    probes = [job.cfg for job in plan.jobs if job.stage == "probe"]
+    assert probes and all(cfg.heads == {"mlp_head": {"head": "mlp", "batch": 8}} for cfg in probes)
+    with pytest.raises(ConfigError, match="heads.*no protocol 'mlp_haed'"):
+        planned(evaluate={"heads": {"mlp_haed": {}}})
+
+
 def test_an_arm_may_have_protocols_of_its_own(two):
     plan = planned(arms=[{"name": "simclr", "method": "simclr", "protocols": ["mlp_head"]},
                          {"name": "mae", "method": "mae", "encoder": "resnet18", "protocols": ["slow"]}])
