@@ -18,9 +18,9 @@ from ssl_core.table import to_csv
 @pytest.fixture
 def cell(tmp_path):
     """Writes a cell as a run does → its path."""
-    def write(name, p, y, task="binary", classes=("neg", "pos"), more=None, groups=None):
+    def write(name, p, y, task="binary", classes=("neg", "pos"), groups=None, val=(None, None)):
         test = Predictions(p, y, classes, task, groups=groups)
-        np.savez(tmp_path / f"{name}.npz", **stored(test, {}, {}), **(more or {}))
+        np.savez(tmp_path / f"{name}.npz", **stored(test, {}, {}, val))
         (tmp_path / f"{name}.csv").write_text(to_csv(rows_of(test, 0, 50)), encoding="utf-8")
         return tmp_path / f"{name}.npz"
 
@@ -36,7 +36,7 @@ def binary(n=80, seed=0):
 
 def test_roc_of_test_and_validation_has_the_stored_area_and_its_clustered_interval(cell):
     (p, y), (p_val, y_val) = binary(), binary(40, 1)
-    path = cell("one", p, y, more={"val_probabilities": p_val, "val_labels": y_val}, groups=np.arange(80) // 4)
+    path = cell("one", p, y, groups=np.arange(80) // 4, val=(p_val, y_val))
     frame = plots_scores.roc_frame({"MAE": path})
     area = frame.groupby(["part", "curve"])[["area", "low", "high", "n"]].first()
     assert area.loc[("test", "roc"), "area"] == pytest.approx(roc_auc_score(y, p[:, 1]))

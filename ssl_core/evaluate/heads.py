@@ -24,9 +24,13 @@ def rows_of(test, seed, resamples, **constants):
     return [{**row, **constants} for row in rows]
 
 
-def stored(test, head, about):
-    """The arrays of a cell: test probabilities with what judges them, the head's arrays, and notes as JSON text."""
-    return {"probabilities": test.probabilities, "labels": test.labels, "groups": test.groups,
+def stored(test, head, about, val=(None, None)):
+    """The arrays of a cell: test probabilities with what judges them, the head's arrays, and notes as JSON text.
+
+    val: probabilities and labels of the validation part, where the data set has one that was scored.
+    """
+    scored = {} if val[0] is None else {"val_probabilities": val[0], "val_labels": val[1]}
+    return {**scored, "probabilities": test.probabilities, "labels": test.labels, "groups": test.groups,
             "classes": np.array(test.classes, str), "frequency": np.array(test.frequency or (), str),
             "task": np.array(test.task), "about": np.array(json.dumps(about, default=str)),
             **{f"head/{name}": array for name, array in head.items()}}
