@@ -10,12 +10,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from ssl_core.encoders import Encoder
-from ssl_core.evaluate import trained
 from ssl_core.evaluate.features import by_layer, extract
 from ssl_core.evaluate.fit import fit_probe, head_of, selection_scores
 from ssl_core.evaluate.heads import headline_rows
 from ssl_core.evaluate.probe import apply_probe, linear_probe
-from ssl_core.evaluate.trained import Head, build, folded, inner_val, learning_rate, train_head
+from ssl_core.evaluate.selection import HELD_OUT, inner_val
+from ssl_core.evaluate.trained import Head, build, folded, learning_rate, train_head
 from ssl_core.load_me import Model
 from ssl_core.protocols import protocol, protocol_names
 from ssl_core.train import order
@@ -354,4 +354,4 @@ def test_every_layer_is_probed_as_ours_is():
     x, y = blobs([30, 30])
     a, b = fit_probe("layers", protocol("layers").values, x, y, seed=2), linear_probe(x, y, seed=2)
     assert (a.predict_proba(x) == b.predict_proba(x)).all()
-    assert trained.HELD_OUT == 0.2 and math.isclose(settings("layers_adam").lr, 1e-3)
+    assert HELD_OUT == 0.2 and math.isclose(settings("layers_adam").lr, 1e-3)

@@ -2,26 +2,46 @@
 
 import numpy as np
 
-from ssl_core.data.stratify import share_of_groups
+from ssl_core.data.splits import class_permutation
+from ssl_core.data.stratify import share_of_groups, stratified_prefix
 
-INNER = 0.2  # of the budget, where the data set has no validation part
+HELD_OUT = 0.2  # of the labels, where the data set has no validation part
 
 
 def selection_parts(cfg, data, budget, val):
     """(positions to train on, positions that choose), in an ImageSet, sorted; none choose with cfg.select "last".
 
-    budget, val: positions. Those that choose are `val`; where that is empty, whole groups that hold close to a fifth of
-    every class of the budget, drawn by cfg.label_seed: a class that lives in one group is trained on. Labels that
-    choose are labels used, so a protocol that selects on a validation part has seen more of them than its budget.
+    budget, val: positions. Those that choose are `val`; where that is empty, an inner fifth of the budget, drawn by
+    cfg.label_seed. Labels that choose are labels used, so a protocol that selects on a validation part has seen more of
+    them than its budget.
     """
     if cfg.select == "last" or len(val):
         return budget, val[:0] if cfg.select == "last" else val
-    labels, groups = data.labels[budget], np.unique(data.groups[budget], return_inverse=True)[1]
-    holds = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(data.classes))
-    counts = np.zeros((groups.max() + 1, holds.shape[1]))
-    np.add.at(counts, groups, holds)
-    held = share_of_groups(counts, INNER, cfg.label_seed, tries=min(16, max(1, 20_000 // len(counts))))[groups]
-    return budget[~held], budget[held]
+    groups = data.groups[budget] if data.grouped else None
+    fit, judge, _ = inner_val(data.labels[budget], groups, cfg.label_seed, data.task)
+    return budget[fit], budget[judge]
+
+
+def inner_val(labels, groups, seed, task):
+    """(positions to train on, positions held out, what a reader has to know): a fifth of every class, whole groups
+    together; nothing is held out where a class, or every class at once, has too little."""
+    n = len(labels)
+    holds = labels == 1 if task == "multilabel" else labels[:, None] == np.unique(labels)
+    if groups is not None:
+        names, of = np.unique(groups, return_inverse=True)
+        counts = np.zeros((len(names), holds.shape[1]))
+        np.add.at(counts, of, holds)
+        held = share_of_groups(counts, HELD_OUT, seed)[of]
+    elif task == "multilabel":
+        held = np.isin(np.arange(n), stratified_prefix(holds, np.ones(n, int), round(HELD_OUT * n), seed))
+    else:
+        members = [class_permutation(labels, c, seed) for c in np.unique(labels)]
+        held = np.isin(np.arange(n), np.concatenate([at[:max(1, round(HELD_OUT * len(at)))] for at in members]))
+    few = task != "multilabel" and (holds.sum(0) < 2).any()
+    if few or not held.any() or held.all() or (task != "multilabel" and not holds[~held].any(0).all()):
+        why = "a class has fewer than 2 images" if few else "too few images or groups"
+        return np.arange(n), np.zeros(0, int), f"nothing is held out, {why}: the last epoch is kept"
+    return np.flatnonzero(~held), np.flatnonzero(held), f"selected on {held.sum()} of the {n} labelled images"
 
 
 def log_loss(probabilities, labels):

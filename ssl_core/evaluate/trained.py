@@ -15,13 +15,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ssl_core.data.splits import class_permutation
-from ssl_core.data.stratify import share_of_groups, stratified_prefix
 from ssl_core.evaluate.classes import class_weights, cost
 from ssl_core.evaluate.probe import LEAK, Probe, apply_probe, checked
+from ssl_core.evaluate.selection import inner_val
 from ssl_core.train import order, stream
 
-HELD_OUT = 0.2  # of the budget, under val inner
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 CHOICES = {"head": ("linear", "mlp", "cv", "knn"), "features": ("h", "token", "taps"),
            "norm": ("none", "batch", "batch_affine"), "optimiser": tuple(OPTIMISERS),
@@ -130,28 +128,6 @@ def train_head(features, labels, how, groups=None, val=None, seed=0, task="multi
         scores = np.full((len(y), n_classes), np.nan)
         scores[held] = apply_probe(arrays, task, x[held])
     return Probe(arrays, task, chosen, table, scores, "; ".join(filter(None, note)))
-
-
-def inner_val(labels, groups, seed, task):
-    """(positions to train on, positions held out, what a reader has to know): a fifth of every class, whole groups
-    together; nothing is held out where a class, or every class at once, has too little."""
-    n = len(labels)
-    holds = labels == 1 if task == "multilabel" else labels[:, None] == np.unique(labels)
-    if groups is not None:
-        names, of = np.unique(groups, return_inverse=True)
-        counts = np.zeros((len(names), holds.shape[1]))
-        np.add.at(counts, of, holds)
-        held = share_of_groups(counts, HELD_OUT, seed)[of]
-    elif task == "multilabel":
-        held = np.isin(np.arange(n), stratified_prefix(holds, np.ones(n, int), round(HELD_OUT * n), seed))
-    else:
-        members = [class_permutation(labels, c, seed) for c in np.unique(labels)]
-        held = np.isin(np.arange(n), np.concatenate([at[:max(1, round(HELD_OUT * len(at)))] for at in members]))
-    few = task != "multilabel" and (holds.sum(0) < 2).any()
-    if few or not held.any() or held.all() or (task != "multilabel" and not holds[~held].any(0).all()):
-        why = "a class has fewer than 2 images" if few else "too few images or groups"
-        return np.arange(n), np.zeros(0, int), f"nothing is held out, {why}: the last epoch is kept"
-    return np.flatnonzero(~held), np.flatnonzero(held), f"selected on {held.sum()} of the {n} labelled images"
 
 
 def build(how, width, n_classes, seed):
