@@ -156,7 +156,8 @@ def test_a_killed_run_keeps_the_best_state_it_had(stop_after, tmp_path, monkeypa
 
 def grouped(n_groups=30, per_group=4, classes=("a", "b", "c")):
     groups = np.repeat(np.arange(n_groups), per_group)
-    return SimpleNamespace(labels=groups % len(classes), groups=groups, classes=classes, grouped=True, task="multiclass")
+    return SimpleNamespace(labels=groups % len(classes), groups=groups, classes=classes, grouped=True,
+                           task="multiclass")
 
 
 def test_an_inner_fifth_holds_whole_groups_of_every_class_and_is_seeded():
