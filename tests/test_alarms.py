@@ -116,6 +116,57 @@ def test_alarms_are_a_list_that_links_and_escapes():
     assert "Nothing failed" in alarms.as_list([], {})
 
 
+def test_what_is_said_of_many_cells_is_one_sentence_with_a_link_for_each(outputs):
+    made = MadeStudy(outputs)
+    never = [made.trained("mae", {"ratio": ratio}, [0, 1, 0, 0, 0], budgets=(0.01, 1.0)) for ratio in (1, 5, 10)]
+    blind = [made.trained("simclr", seen, [0.5, 0, 0.5, 0.5, 0.5], budgets=(0.01,)) for seen in (BALANCED, IMBALANCED)]
+    made.trained("lotar", BALANCED, [0.5, 0, 0, 0.5, 0.5])
+    found = alarms.of_cells(made.write()[1])
+    assert len(found) == 9 and all("every test image" in alarm["sentence"] for alarm in found[:6])  # these come first
+    links = {job["key"]: f"{job['key']}.html" for job in made.jobs}
+    text = alarms.as_list(found, links)
+    assert text.count("every test image is called bee.<") == 1 and "MAE, linear probe: every test image" in text
+    assert "<summary>6 cells</summary>" in text and "<summary>2 cells</summary>" in text and " more" not in text
+    for job in never:
+        assert text.count(f'href="{job["key"]}.html"') == 2
+    assert text.index("<li>balanced: ") < text.index("<li>1:5: ") < text.index("<li>1:10: ")
+    assert "SimCLR, linear probe: classes that are never found." in text
+    assert all(f'<a href="{job["key"]}.html"' in text for job in blind) and ">1 %: 1 of 5 (bee)</a>" in text
+    assert "LoTaR (balanced), linear probe with 100 % of the labels: 2 of 5 classes are never found (bee, cat)." in text
+    assert text.count("href=") == len(found)
+
+
+def test_all_but_the_first_sentences_are_folded_and_none_is_lost():
+    many = [{"key": f"k{i}", "sentence": f"Alarm {i}."} for i in range(alarms.SHOWN + 3)]
+    shown, folded = alarms.as_list(many, {f"k{i}": f"{i}.html" for i in range(99)}).split("<details>")
+    assert shown.count("<li>") == alarms.SHOWN and folded.startswith("<summary>3 more</summary>")
+    assert all(f"Alarm {i}. <a href=\"{i}.html\">" in (shown + folded) for i in range(len(many)))
+
+
+def test_runs_that_failed_or_trained_badly_are_told_apart_and_joined():
+    flat = "the loss did not fall: {} at first, {} at last"
+    short = "under-trained: the last epoch brought more than a tenth of the whole fall of the loss"
+    records = {"a": {"stage": "probe", "status": "failed", "reason": "out of memory"},
+               "b": {"stage": "pretrain", "alarms": [flat.format(4.1, 4.2), short]},
+               "c": {"stage": "pretrain", "alarms": [flat.format(4.3, 4.4), short]},
+               "d": {"stage": "finetune", "alarms": ["of its cells"]}, "e": {}}
+    failed, trained = alarms.of_runs(records, {key: f"run-{key}" for key in records})
+    assert [alarm["sentence"] for alarm in failed] == ["run-a failed: out of memory"]
+    assert [alarm["key"] for alarm in trained] == ["b", "b", "c", "c"]
+    text = alarms.as_list(failed + trained, {"b": "b.html", "c": "c.html"})
+    assert text.count("<li>Pretraining: the loss did not fall.<") == text.count(f"<li>Pretraining: {short}.<") == 1
+    assert ">run-b: 4.1 at first, 4.2 at last</a>" in text and ">run-c</a>" in text and text.count("2 runs") == 2
+
+
+def test_of_many_classes_that_are_never_found_the_first_are_named():
+    rows = pd.DataFrame([{"part": "test", "method": "m", "arm": "m", "protocol": "linear", "budget": 1.0, "key": "k",
+                          "stage": "probe", "pretrain_dataset": "made", "group_kind": "class", "layer": "",
+                          "series": "m", "on": "", "metric": "recall", "group": f"c{i}", "value": 0.5 * (i > 90)}
+                         for i in range(100)])
+    alarm, = alarms.of_cells(rows)
+    assert alarm["sentence"].endswith("91 of 100 classes are never found (c0, c1, c2, c3, c4, c5 and 85 more).")
+
+
 class Squares(HTMLParser):
     def __init__(self, text):
         super().__init__()

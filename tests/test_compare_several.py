@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from made_study import BALANCED, IMBALANCED, TWIN, MadeStudy, with_cost
 
@@ -172,21 +173,59 @@ def test_networks_of_one_name_are_told_apart(outputs):
                                          "untrained resnet10t of MAE")
 
 
+def test_an_encoder_read_with_the_labels_of_two_splits_is_two_series_everywhere(outputs):
+    made = MadeStudy(outputs)
+    for total, accuracy in ((120, 0.5), (600, 0.7)):
+        made.trained("simclr", BALANCED, accuracy)
+        made.floor("random", 0.4, total=total)
+        made.jobs[-2]["params"] |= {"total": total}
+    for rows in made.tables:
+        rows["label_pool"] = "as_pretrain"
+    jobs, table = made.write()
+    names = [f"SimCLR (balanced), labels N = {total}" for total in (120, 600)]
+    drawn = plots_study.levels(table)
+    assert drawn[drawn.arm == "simclr"].set_index("series")["mean"].round(6).to_dict() == dict(zip(names, (0.5, 0.7)))
+    gains = of(contrasts.summary_of(contrasts.cells_of(table, jobs), 100), "gain of pretraining")
+    assert gains.set_index("what").effect.round(6).to_dict() == dict(zip(names, (0.1, 0.3)))
+    ax, = plots_contrasts.plot_gains(gains).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == names
+    points = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert sorted(at for _, at in points) == [0, 1]  # one on each row
+    assert grid.labels_apart(["a", "a", "b", "c", "c"], [f"long_tail {ratio} {twin} 0" for ratio, twin in (
+        (1, "none"), (100, "none"), (1, "none"), (100, "none"), (100, "same_n"))]) == [
+        ", labels balanced", ", labels 1:100", "", ", labels 1:100", ", labels balanced, same N as 1:100"]
+
+
 def test_many_ratios_become_an_axis(outputs):
     ratios, made = (1, 5, 10, 100, 1000), MadeStudy(outputs)
-    for arm in ("simclr", "mae"):
+    for arm, protocols in (("simclr", ("linear", "finetune")), ("mae", ("knn",))):
         for ratio in ratios:
             made.trained(arm, {"ratio": ratio}, 0.7 - 0.03 * np.log10(ratio), split_kind="category_ratio", total=6006,
-                         budgets=(0.01, 1.0), protocols=("linear", "finetune"))
+                         budgets=(0.01, 0.1, 1.0), protocols=protocols)
     jobs, table = made.write()
     summary = contrasts.summary_of(contrasts.cells_of(table, jobs), 100)
     cost = plots_contrasts.with_room(of(summary, "cost of imbalance"))
-    assert len(cost) == 2 * 4 * 2 * 2 and set(cost.group) == {"all"}
+    assert len(cost) == 4 * 3 * 3 and set(cost.group) == {"all"}  # every protocol, of both arms, at every budget
     fig = plots_contrasts.plot_costs(cost)
     fig.canvas.draw()
-    assert len(fig.axes) == 4
-    assert [label.get_text() for label in fig.axes[2].get_xticklabels()] == [
-        "1:5 (1,001)", "1:10 (546)", "1:100 (59)", "1:1,000 (6)"]
-    assert "by its ratio" in plots_contrasts.caption_costs(cost, table)
+    titles = [ax.get_title(loc="left") for ax in fig.axes]
+    assert titles == ["linear probe\n1 %", "\n10 %", "\n100 %", "fine-tuned", "", "", "kNN", "", ""]
+    assert len({tuple(np.round(ax.get_position().size, 6)) for ax in fig.axes}) == 1
+    for ax, (protocol, budget) in zip(fig.axes, [(p, b) for p in dict.fromkeys(cost.protocol) for b in (0.01, 0.1, 1)]):
+        drawn = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() in "os"])
+        rows = cost[(cost.protocol == protocol) & (cost.budget == budget)]
+        assert sorted(drawn) == pytest.approx(sorted(100 * rows.effect)) and len(rows) == 4
+    assert [label.get_text() for label in fig.axes[6].get_xticklabels()] == ["1:5\n1k", "1:100\n59", "1:1k\n6"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["SimCLR", "MAE"]
+    caption = plots_contrasts.caption_costs(cost, table, of(summary, "cost of imbalance"))
+    assert "by its ratio" in caption and "Not drawn" not in caption
+    less = cost[(cost.protocol != "knn") & (cost.budget != 0.1)]
+    assert "Not drawn: kNN, 10 %. " in plots_contrasts.caption_costs(less, table, of(summary, "cost of imbalance"))
     assert set(plots_study.levels(table).ratio) == {1, 1000}
-    assert contrasts.answer(summary)[0].startswith("Pretraining MAE on 1:1000 costs 8.7 points")
+    assert contrasts.answer(summary)[0].startswith("Pretraining SimCLR on 1:1000 costs 8.7 points")
+
+
+def test_labels_that_follow_the_split_are_counted_in_the_sentence():
+    row = pd.Series({"protocol": "linear", "budget": 1.0, "label_pool": "as_pretrain", "n_labelled": 120})
+    assert contrasts.how_read(row) == "; linear probe, 100 % of 120 labels"
+    assert contrasts.how_read(row.replace("as_pretrain", "natural")) == "; linear probe, 100 % of the labels"

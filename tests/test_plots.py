@@ -111,6 +111,28 @@ def test_nothing_is_cut_off_overlaps_or_is_too_small(study):
                 assert apart, f"{name}: {one.get_text()!r} is over {two.get_text()!r}"
 
 
+def test_titles_are_wrapped_and_legends_narrowed_until_they_fit(study):
+    table, summary = study
+    gains = plots_contrasts.with_room(summary[summary.family == "gain of pretraining"])
+    long = {"linear": "fine-tuned, best on validation", "knn": "linear, the lowest loss on validation"}
+    named = plots_study.levels(table)
+    named = named.assign(series=named.series + ", labels of a split with N = 600")
+    for fig in (plots_contrasts.plot_gains(gains.assign(protocol=gains.protocol.map(long))),
+                plots_study.plot_budgets(named)):
+        fig.canvas.draw()
+        width, _ = fig.canvas.get_width_height()
+        found = texts_of(fig)
+        assert all(-1 <= box.x0 and box.x1 <= width + 1 for _, box in found)
+        titles = [box for text, box in found if "validation" in text.get_text()]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(titles, 2))
+
+
+@pytest.mark.parametrize("n, text", [(1, "1"), (119, "119"), (1000, "1k"), (1091, "1.1k"), (6000, "6k"),
+                                     (9990, "10k"), (12_000, "12k"), (6_000_000, "6000k")])
+def test_counts_of_ticks_are_short(n, text):
+    assert plots_study.thousands(n) == text
+
+
 def says_what(axis):
     """Whether an axis has a label, or names where numbers would stand."""
     words = " ".join(label.get_text() for label in axis.get_majorticklabels()).split()

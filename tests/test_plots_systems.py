@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_study import CLASSES, FREQUENCY
+from matplotlib.colors import to_rgb
 from test_plots import texts_of
 
 from ssl_core.analysis import plots, plots_curves, plots_embedding, plots_layers, plots_ratio
@@ -66,13 +67,40 @@ def test_accuracy_by_ratio_and_budget_says_how_many_positives_there_were():
     assert ax.get_xscale() == "log" and ax.get_ylabel() == "accuracy in %"
     ticks = [tick.get_text() for tick in ax.get_xticklabels()]
     assert ticks == ["1:1 (6,000)", "1:10 (1,091)", "1:100 (119)", "1:10,000 (1)"]
-    assert [text.get_text() for text in plots_ratio.plot_ratio_grid(one).texts][:4] == ["86.0", "76.0", "66.0", "56.0"]
+    assert [text.get_text() for text in plots_ratio.plot_ratio_grid(one).texts][4:8] == ["86", "76", "66", "56"]
     for grid in (False, True):
         fig = drawn_well(plots_ratio.plot_ratio_panels(drawn, "accuracy", grid))
-        assert [ax.get_title(loc="left") for ax in fig.axes] == ["MAE, linear probe", "MAE, fine-tuned"]
+        assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["MAE, linear probe", "MAE, fine-tuned"]
     for caption in (plots_ratio.caption_ratios, plots_ratio.caption_ratio_grid):
         said = said_well(caption(drawn, table, "accuracy"))
         assert "12,000" in said and "2 splits" in said and "400 test images" in said and said.startswith("Accuracy")
+
+
+def test_grids_of_several_arms_are_equal_and_their_numbers_can_be_read():
+    arms = (("mae", "linear"), ("mae", "finetune"), ("simclr", "linear"), ("simclr", "knn"), ("rotnet", "knn"))
+    table = table_of({"ratio": ratio, "budget": budget, "arm": arm, "protocol": protocol, "value": 0.5 + 0.011 * i + b}
+                     for arm, protocol in arms for i, ratio in enumerate((1, 5, 10, 50, 100, 500, 1000, 5000, 10_000))
+                     for budget, b in zip((0.01, 1.0), (0, 0.4)) if (arm, ratio, budget) != ("rotnet", 5, 1.0))
+    drawn = plots_ratio.ratio_levels(table)
+    fig = drawn_well(plots_ratio.plot_ratio_panels(drawn, grid=True))
+    *panels, bar = fig.axes
+    assert len(panels) == 5 and bar.get_ylabel() == "balanced accuracy in %"
+    assert len({tuple(np.round(ax.get_position().size, 6)) for ax in panels}) == 1
+    for ax in panels:
+        rows = drawn[[f"{plots_ratio.words(row.arm)}, {plots_ratio.words(row.protocol)}" == ax.get_title(loc="left")
+                      for row in drawn.itertuples()]].sort_values(["budget", "ratio"], ascending=[False, True])
+        assert [text.get_text() for text in ax.texts] == [f"{100 * value:.0f}" for value in rows["mean"]]
+        for text in ax.texts:
+            ground = ax.collections[0].to_rgba(float(text.get_text()))
+            light = [np.array(to_rgb(colour)) ** 2.2 @ (0.2126, 0.7152, 0.0722)
+                     for colour in (text.get_color(), ground)]
+            assert (max(light) + 0.05) / (min(light) + 0.05) > 4.4
+    shown = [[t.get_text() for t in ax.get_xticklabels() if t.get_visible()] for ax in panels]
+    assert [len(ticks) for ticks in shown] == [0, 0, 0, 9, 9]  # below the lowest of each column
+    assert shown[4][:3] == ["1:1\n6k", "1:5\n2k", "1:10\n1.1k"] and shown[4][-1] == "1:10k\n1"
+    boxes = sorted((box.x0, box.x1) for text, box in texts_of(fig) if "\n" in text.get_text() and box.y0 < 200)
+    assert all(left[1] < right[0] for left, right in zip(boxes, boxes[1:]))
+    assert "Below each ratio: positives among the 12,000" in plots_ratio.caption_ratio_grid(drawn, table)
 
 
 def test_ratios_of_a_long_tail_have_no_positives_and_what_is_missing_stays_empty():
@@ -81,7 +109,7 @@ def test_ratios_of_a_long_tail_have_no_positives_and_what_is_missing_stays_empty
     drawn = plots_ratio.ratio_levels(table)
     assert len(drawn) == 3 and drawn.n_pos.isna().all()
     ax = plots_ratio.plot_ratio_grid(drawn)
-    assert [text.get_text() for text in ax.texts] == ["50.0"] * 3  # of four cells
+    assert [text.get_text() for text in ax.texts] == ["50"] * 3  # of four cells
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1:1", "1:100"]
     assert "bracket" not in plots_ratio.caption_ratio_grid(drawn, table)
     drawn_well(plots_ratio.plot_ratios(drawn[:1]).figure)

@@ -1,13 +1,16 @@
 """What deserves a look: plain sentences about runs and results that should not be believed as they stand."""
 
 import html
+import re
 
 import numpy as np
 
 from ssl_core.analysis.compare import points
 from ssl_core.analysis.grid import cell_id
-from ssl_core.analysis.wording import budget_words, describe, metric_words, words
+from ssl_core.analysis.wording import budget_short, budget_words, describe, metric_words, words
 from ssl_core.evaluate.heads import headline_rows
+
+SHOWN, NAMES = 8, 6  # sentences before the rest is folded; classes that one names
 
 
 def of_history(history):
@@ -32,10 +35,26 @@ def of_history(history):
     return found
 
 
-def of_cells(table):
-    """Alarms of evaluated cells from their rows: [{key, cells, sentence}], for predictors that are constant and classes
-    that are never found. The majority floor is constant by its nature and raises none.
+def of_runs(records, names):
+    """Runs that failed, and alarms of those that trained: two lists. records: run.json by key; names: of runs, by key.
+    """
+    failed = [(key, record.get("reason", "")) for key, record in records.items() if record.get("status") == "failed"]
+    trained = [(key, alarm) for key, record in records.items() if record.get("stage") == "pretrain"
+               for alarm in record.get("alarms", [])]
+    heads = [alarm.partition(": ")[0] if re.search(r"\d", alarm) else alarm for _, alarm in trained]
+    rests = [alarm[len(head):] for (_, alarm), head in zip(trained, heads)]
+    return ([{"key": key, "sentence": f"{names[key]} failed: {reason}", "said": f"Failed: {reason}",
+              "which": ("", names[key])} for key, reason in failed],
+            [{"key": key, "sentence": f"{names[key]}: {alarm}.", "said": f"Pretraining: {head}.",
+              "which": ("", names[key] + rest)} for (key, alarm), head, rest in zip(trained, heads, rests)])
 
+
+def of_cells(table):
+    """Alarms of evaluated cells from their rows: [{key, cells, sentence, said, which}], for predictors that are
+    constant, which come first, and classes that are never found. The majority floor is constant by its nature and
+    raises none.
+
+    said, which: what `as_list` writes once for the alarms that share it, and what tells each of them apart.
     table: as `grid.told` gives it for a study, or the rows of one job, where nothing else needs telling apart.
     """
     found = []
@@ -50,12 +69,29 @@ def of_cells(table):
         if not never:
             continue
         kinds = {"class": "classes", "label": "labels"}[first.group_kind]
-        text = f"{len(never)} of {len(rows)} {kinds} are never found ({', '.join(never)})"
-        if first.group_kind == "class" and len(never) == len(rows) - 1 and rows.value.max() == 1:
-            text = f"every test image is called {rows.group[rows.value == 1].iloc[0]}"
+        some = ", ".join(never[:NAMES]) + f" and {len(never) - NAMES} more" * (len(never) > NAMES)
+        text = said = f"{len(never)} of {len(rows)} {kinds} are never found ({some})"
+        which = f"{budget_short(budget)}: {len(never)} of {len(rows)} ({some})"
+        constant = first.group_kind == "class" and len(never) == len(rows) - 1 and rows.value.max() == 1
+        if constant:
+            text = said = f"every test image is called {rows.group[rows.value == 1].iloc[0]}"
+            which = budget_short(budget)
+        else:
+            said = f"{kinds} that are never found"
+        name, where = arm_and_rest(first)
         found.append({"key": key, "cells": {cell_id(first)}, "sentence":
-                      f"{first.series}{first.on}, {words(protocol)} with {budget_words(budget)}: {text}."})
-    return found
+                      f"{first.series}{first.on}, {words(protocol)} with {budget_words(budget)}: {text}.",
+                      "said": f"{name}{first.on}, {words(protocol)}: {said}.", "which": (where, which),
+                      "constant": constant})
+    return sorted(found, key=lambda alarm: not alarm.pop("constant"))
+
+
+def arm_and_rest(row):
+    """("MAE", "1:5") of what figures call "MAE (1:5)"; rest "" where a name has none."""
+    name = words(row.arm)
+    if not row.series.startswith(f"{name} ("):
+        return row.series, ""
+    return name, row.series.removeprefix(f"{name} (").replace(")", "", 1)
 
 
 def of_floors(table):
@@ -77,8 +113,10 @@ def of_floors(table):
                               f"with {budget_words(budget)}")
                 concerned += cells.itertuples()
         if beaten:
+            read, beaten, (name, where) = words(protocol), "; ".join(beaten), arm_and_rest(arm.iloc[0])
             found.append({"key": concerned[0].key, "cells": {cell_id(row) for row in concerned}, "sentence":
-                          f"{series}{arm.on.iloc[0]}, {words(protocol)}, does not beat a floor: {'; '.join(beaten)}."})
+                          f"{series}{arm.on.iloc[0]}, {read}, does not beat a floor: {beaten}.",
+                          "said": f"{name}{arm.on.iloc[0]}, {read}, does not beat a floor.", "which": (where, beaten)})
     return found
 
 
@@ -104,12 +142,41 @@ def largest_surprise(summary):
 
 
 def as_list(alarmed, links):
-    """Alarms as an HTML list, each that belongs to one run linked to its report. links: by key, "" for none."""
+    """Alarms as an HTML list, the first few unfolded, each linked to the report of its run.
+
+    Those that say the same are one sentence with a link for each. links: by key, "" for none.
+    """
     if not alarmed:
         return "<p>Nothing failed, nothing collapsed, no predictor is degenerate and every floor is beaten.</p>"
-    items = []
-    for alarm in alarmed:
-        link = links.get(alarm["key"])
-        opened = f' <a href="{link}">open</a>' if link else ""
-        items.append(f"<li>{html.escape(alarm['sentence'])}{opened}</li>")
-    return f'<ul class="alarms">{"".join(items)}</ul>'
+    groups = {}
+    for i, alarm in enumerate(alarmed):
+        groups.setdefault(alarm.get("said", i), []).append(alarm)
+    items = [one_item(group, links) for group in groups.values()]
+    rest = "".join(items[SHOWN:])
+    folded = f'<details><summary>{len(items) - SHOWN} more</summary><ul class="alarms">{rest}</ul></details>'
+    return f'<ul class="alarms">{"".join(items[:SHOWN])}</ul>' + folded * (rest != "")
+
+
+def one_item(group, links):
+    """Alarms that say the same as one <li>."""
+    if len(group) == 1:
+        opened = linked("open", links.get(group[0]["key"]))
+        return f"<li>{' '.join(filter(None, (html.escape(group[0]['sentence']), opened)))}</li>"
+    by_where = {}
+    for alarm in group:
+        where, which = alarm["which"]
+        by_where.setdefault(where, []).append(linked(which, links.get(alarm["key"]), alarm["sentence"]))
+    listed = "".join(f"<li>{html.escape(where)}{': ' * (where != '')}{', '.join(found)}</li>"
+                     for where, found in by_where.items())
+    cells = set().union(*(alarm.get("cells", ()) for alarm in group))
+    count = f"{len(cells)} cells" if cells else f"{len(group)} runs"
+    return (f"<li>{html.escape(group[0]['said'])}<details{' open' * (len(group) <= SHOWN)}><summary>{count}</summary>"
+            f"<ul>{listed}</ul></details></li>")
+
+
+def linked(text, link, tip=""):
+    """Text as a link; without one as it is, and nothing of "open"."""
+    if not link:
+        return html.escape(text) * (text != "open")
+    tip = f' title="{html.escape(tip)}"' if tip else ""
+    return f'<a href="{link}"{tip}>{html.escape(text)}</a>'

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
-from ssl_core.analysis.wording import budget_short, describe, in_order, words
+from ssl_core.analysis.wording import budget_short, condition, describe, in_order, words
 from ssl_core.evaluate.heads import headline_rows
 from ssl_core.files import root
 
@@ -67,19 +67,43 @@ def told(table, jobs):
     """A results table with what the plan knows of each row, in the order of the study's protocols.
 
     series: what figures call it; on: " on DATASET" where the study has several, else ""; network; total: images in all
-    that its split was cut to, and amount, the same in words where it differs; labels: the split that its labels follow.
+    that its split was cut to, and amount, the same in words where it differs; labels: the split that its labels follow,
+    which series says where it is evaluated with those of several.
     """
     amounts = amounts_of(jobs)
     names, rows = names_of(jobs), [jobs[key] for key in table.key]
     several = len({Path(job["own"]["dataset"]).stem for job in jobs.values() if job["cells"]}) > 1
     order = in_order(cell["protocol"] for job in jobs.values() for cell in job["cells"])
     followed = [" ".join(str(job["own"][name]) for name in ("split_kind", "ratio", "twin", "total")) for job in rows]
+    labels = [split if pool == "as_pretrain" else "" for split, pool in zip(followed, table.label_pool)]
+    series = [names[cell_id(row)[:2]] for row in table.itertuples()]
+    more = labels_apart(list(zip(series, table.dataset)), labels)
     return table.assign(
-        series=[names[cell_id(row)[:2]] for row in table.itertuples()], network=[network_of(job) for job in rows],
+        series=[name + text for name, text in zip(series, more)], network=[network_of(job) for job in rows],
         total=[job["seen"]["total"] for job in rows], amount=[amounts[key] for key in table.key],
-        on=[f" on {dataset}" if several else "" for dataset in table.dataset],
-        labels=[split if pool == "as_pretrain" else "" for split, pool in zip(followed, table.label_pool)],
+        on=[f" on {dataset}" if several else "" for dataset in table.dataset], labels=labels,
     ).sort_values("protocol", key=lambda names: names.map(order.index), kind="stable")
+
+
+def labels_apart(names, labels):
+    """For each row ", labels N = 600" or the like: what sets apart the splits that labels follow, "" where one does.
+
+    names: what rows of one name share; labels: the split of each row as text, "" where labels follow none.
+    """
+    followed = {}
+    for name, split in zip(names, labels):
+        followed.setdefault(name, set()).update([split] * (split != ""))
+    differ = {name: [len(set(part)) > 1 for part in zip(*map(said_of, splits))] for name, splits in followed.items()}
+    said = [", ".join(text for text, kept in zip(said_of(split), differ[name]) if kept) if split else ""
+            for name, split in zip(names, labels)]
+    return [f", labels {text}" if text else "" for text in said]
+
+
+def said_of(split):
+    """Condition and total of a split that labels follow, in words."""
+    kind, ratio, twin, total = split.split()
+    seen = SimpleNamespace(pretrain_dataset="-", dataset="-", split_kind=kind, ratio=float(ratio), twin=twin)
+    return condition(seen), f"N = {int(total):,}"
 
 
 def cell_id(row):

@@ -4,12 +4,13 @@ Every figure is of one data set.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from ssl_core.analysis.plots import PAGE, PALETTE
-from ssl_core.analysis.plots_study import ENDS, LOOKS, SPARE, ends, source
+from ssl_core.analysis.plots_study import ENDS, LOOKS, SPARE, ends, ratio_below, source, wrapped
 from ssl_core.analysis.wording import budget_short, metric_words, words
 
-LINES, PANELS = 24, 8  # that one figure has room for
+LINES, PANELS, BUDGETS = 24, 8, 6  # that one figure has room for
 ALL = "All contrasts: summary.csv."
 
 
@@ -18,13 +19,13 @@ ALL = "All contrasts: summary.csv."
 def with_room(contrasts):
     """As many contrasts as a figure has room for: all, else by the outer budgets, else by the study's first protocol.
 
-    The costs of many ratios are drawn against the ratio: for balanced accuracy, by the first two protocols.
+    The costs of many ratios are drawn against the ratio: for balanced accuracy, by every protocol.
     """
-    costs = contrasts.family.eq("cost of imbalance").all()
+    costs, labels = contrasts.family.eq("cost of imbalance").all(), contrasts.groupby("budget").n_labelled.mean()
     if costs and contrasts.ratio.nunique() > ENDS:
-        first = list(dict.fromkeys(contrasts.protocol))[:2]
-        return contrasts[(contrasts.group == "all") & contrasts.protocol.isin(first)]
-    labels = contrasts.groupby("budget").n_labelled.mean()
+        by_labels = labels.sort_values().index
+        evenly = np.linspace(0, len(labels) - 1, min(BUDGETS, len(labels))).round().astype(int)
+        return contrasts[(contrasts.group == "all") & contrasts.budget.isin(by_labels[evenly])]
     outer = contrasts.budget.isin([labels.idxmin(), labels.idxmax()])
     if not costs:
         contrasts, outer = contrasts[outer], True
@@ -78,47 +79,63 @@ def costs_in_lines(cost):
 
 
 def costs_by_ratio(cost):
-    """A panel per protocol (down) and budget (across), a line per arm against the ratio (log), filled as elsewhere.
+    """A row per protocol, with a scale of its own, a panel per budget: a line per arm against the ratio (log).
 
-    Under each ratio of a category split stands how many positives it has.
+    Under a ratio of a category split stands how many positives it has.
     """
-    protocols, budgets = list(dict.fromkeys(cost.protocol)), sorted(set(cost.budget))
+    protocols = list(dict.fromkeys(cost.protocol))
+    budgets = list(cost.groupby("budget").n_labelled.mean().sort_values().index)
     series = list(dict.fromkeys(zip(cost.arm, cost.n_unlabelled.where(cost.split_kind == "category_ratio", 0))))
-    fig, panels = plt.subplots(len(protocols), len(budgets), figsize=(PAGE, 0.9 + 1.5 * len(protocols)), sharex=True,
-                               sharey=True, squeeze=False)
-    others = [arm for arm, _ in series if arm not in LOOKS]
+    fig, panels = plt.subplots(len(protocols), len(budgets), figsize=(PAGE, 1.1 + 1.15 * len(protocols)), sharex=True,
+                               sharey="row", squeeze=False)
+    others, seen = [arm for arm, _ in series if arm not in LOOKS], {}
     totals = len({total for _, total in series}) > 1
     for line, protocol in zip(panels, protocols):
+        mine = cost[cost.protocol == protocol]
+        inside = [(arm, total) for arm, total in series if len(of_series(mine, arm, total))]
         for ax, budget in zip(line, budgets):
-            here = cost[(cost.protocol == protocol) & (cost.budget == budget)]
             ax.axhline(0, color="0.2", linewidth=0.8, zorder=1)
-            for i, (arm, total) in enumerate(series):
-                rows = here[(here.arm == arm) & ((here.n_unlabelled == total) | (total == 0))].sort_values("ratio")
+            for i, (arm, total) in enumerate(inside):
+                rows = of_series(mine[mine.budget == budget], arm, total).sort_values("ratio")
                 colour, marker = LOOKS[arm] if arm in LOOKS else SPARE[others.index(arm) % len(SPARE)]
-                at = rows.ratio * 1.25 ** (i - (len(series) - 1) / 2)  # side by side
-                ax.plot(at, 100 * rows.effect, color=colour, linewidth=0.8, linestyle=("-", "--", ":")[i % 3])
+                dashes = ("-", "--", ":")[series.index((arm, total)) % 3]
+                at = rows.ratio * 1.25 ** (i - (len(inside) - 1) / 2)  # side by side
+                ax.plot(at, 100 * rows.effect, color=colour, linewidth=0.8, linestyle=dashes)
                 ax.vlines(at, 100 * rows.low, 100 * rows.high, color=colour, linewidth=0.8)
                 sure = (rows.low > 0) | (rows.high < 0)
                 for mask, face in ((sure, colour), (~sure, "white")):
-                    ax.plot(at[mask], 100 * rows.effect[mask], marker, color=colour, markerfacecolor=face, markersize=4)
-                name = words(arm) + f", N = {total:,.0f}" * totals
-                ax.plot([], [], marker, color=colour, linestyle=("-", "--", ":")[i % 3], markersize=4, label=name)
-            ax.set(xscale="log", title=f"{words(protocol)}, {budget_short(budget)}")
-            ax.set_xticks(*zip(*ratio_ticks(cost)), rotation=90, fontsize=6)
-            ax.minorticks_off()
+                    ax.plot(at[mask], 100 * rows.effect[mask], marker, color=colour, markerfacecolor=face, markersize=3)
+                seen[words(arm) + f", N = {total:,.0f}" * totals] = plt.Line2D(
+                    [], [], marker=marker, color=colour, linestyle=dashes, markersize=4, linewidth=0.8)
+            ax.set(xscale="log")
+            ax.set_xticks(sorted(set(cost.ratio)), minor=True, labels=[""] * cost.ratio.nunique())
+            ax.set_xticks(*zip(*ratio_ticks(cost, (PAGE - 0.6) / len(budgets))), fontsize=6.5)
+        line[0].set_title(words(protocol), loc="left")
+    for ax, budget in zip(panels[0], budgets):
+        ax.set_title("\n".join([ax.get_title(loc="left"), budget_short(budget)]), loc="left")
     fig.supylabel("balanced − imbalanced, points", fontsize=8)
     category = (cost.split_kind == "category_ratio").any()
-    fig.supxlabel("ratio (positives in the split)" if category else "ratio", fontsize=8)
-    fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    fig.supxlabel("ratio (below: positives in the split)" if category else "ratio", fontsize=8)
+    fig.legend(seen.values(), seen.keys(), loc="outside upper center", ncols=4)
     return fig
 
 
-def ratio_ticks(cost):
-    """(ratio, its tick): 1:100, and for a category ratio of one total its positives in brackets."""
-    found = []
-    for ratio, rows in cost.groupby("ratio"):
-        n = set(rows.n_unlabelled[rows.split_kind == "category_ratio"].dropna())
-        found.append((ratio, f"1:{ratio:,g}" + (f" ({round(min(n) / (1 + ratio)):,})" if len(n) == 1 else "")))
+def of_series(cost, arm, total):
+    return cost[(cost.arm == arm) & ((cost.n_unlabelled == total) | (total == 0))]
+
+
+def ratio_ticks(cost, inches):
+    """(ratio, its tick) for those that have room in so many inches, at most 5: the outer, and some between."""
+    ratios = np.array(sorted(set(cost.ratio)))
+    logs = np.log(ratios)
+    even, room = np.linspace(logs[0], logs[-1], max(2, min(5, int(inches / 0.3))), retstep=True)
+    kept, found = [0], []
+    for i in [int(abs(logs - at).argmin()) for at in even[1:-1]]:
+        if min(logs[i] - logs[kept[-1]], logs[-1] - logs[i]) > 0.7 * room:
+            kept.append(i)
+    for ratio in ratios[[*kept, -1]]:
+        n = set(cost.n_unlabelled[(cost.ratio == ratio) & (cost.split_kind == "category_ratio")].dropna())
+        found.append((ratio, ratio_below(ratio, round(min(n) / (1 + ratio)) if len(n) == 1 else np.nan)))
     return found
 
 
@@ -130,18 +147,19 @@ def plot_gains(gains):
     """
     kinds = list(dict.fromkeys(zip(gains.protocol, gains.budget)))
     first = gains[(gains.protocol == kinds[0][0]) & (gains.budget == kinds[0][1])]
-    arms = [*first.sort_values("effect").what, *sorted(set(gains.what) - set(first.what))]
+    arms = list(dict.fromkeys([*sorted(set(gains.what) - set(first.what)), *first.sort_values("effect").what]))
     across = min(4, len(kinds))
     down = -(-len(kinds) // across)
-    fig, panels = plt.subplots(down, across, figsize=(PAGE, (0.85 + 0.18 * len(arms)) * down), sharex=True,
-                               sharey=True, squeeze=False)
-    for ax, (protocol, budget) in zip(panels.flat, kinds):
+    inches = (PAGE - 0.06 * max(map(len, arms))) / across - 0.1
+    titles = [wrapped(f"{words(protocol)}, {budget_short(budget)}", inches) for protocol, budget in kinds]
+    height = 0.7 + 0.15 * max(title.count("\n") + 1 for title in titles) + 0.18 * len(arms)
+    fig, panels = plt.subplots(down, across, figsize=(PAGE, height * down), sharex=True, sharey=True, squeeze=False)
+    for ax, (protocol, budget), title in zip(panels.flat, kinds, titles):
         for row in gains[(gains.protocol == protocol) & (gains.budget == budget)].itertuples():
             draw_contrast(ax, arms.index(row.what), row, above=PALETTE[0], below=PALETTE[3])
         ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
         ax.set_yticks(range(len(arms)), arms)
-        ax.set(title=f"{words(protocol)}, {budget_short(budget)}", xlabel="gain in points",
-               ylim=(-0.7, len(arms) - 0.3))
+        ax.set(title=title, xlabel="gain in points", ylim=(-0.7, len(arms) - 0.3))
         ax.grid(axis="y", visible=False)
     for ax in panels.flat[len(kinds):]:
         fig.delaxes(ax)
@@ -150,23 +168,38 @@ def plot_gains(gains):
 
 # --- captions ---------------------------------------------------------------------------------------------------------
 
-def caption_costs(cost, table):
+def caption_costs(cost, table, of=None):
+    """of: the contrasts that `cost` was chosen from, so that it can be said which are not drawn."""
+    left = not_drawn(cost, of)
     if cost.ratio.nunique() > ENDS:
-        positives = "in brackets: its positives; " if cost.split_kind.eq("category_ratio").any() else ""
+        category = cost.split_kind.eq("category_ratio").any()
+        positives = "below a ratio: its positives; " if category and cost.n_unlabelled.nunique() == 1 else ""
         return ("What imbalance costs, by its ratio: balanced accuracy after pretraining on as many balanced images, "
-                f"minus the same after the imbalanced split. Above zero, imbalance costs; {positives}bars: 95 % "
-                f"intervals over {doubt(cost)}; filled: zero is outside. {ALL} {source(table)}")
+                "minus the same after the imbalanced split. A row for each way to read the representation, a column "
+                f"for each share of the labels. Above zero, imbalance costs; {positives}bars: 95 % intervals over "
+                f"{doubt(cost)}; filled: zero is outside. {left}{ALL} {source(table)}")
     return ("What imbalance costs: balanced accuracy, and recall of the classes with fewest images, after pretraining "
             "on as many balanced images, minus the same after pretraining on the imbalanced split. Right of zero, "
             "imbalance costs. Rows: how the representation was read, and with which labels. Bars: 95 % "
-            f"intervals over {doubt(cost)}; filled: zero is outside. {ALL} {source(table)}")
+            f"intervals over {doubt(cost)}; filled: zero is outside. {left}{ALL} {source(table)}")
 
 
-def caption_gains(gains, table):
+def caption_gains(gains, table, of=None):
+    """of: as in `caption_costs`."""
     return ("What pretraining adds: balanced accuracy of each arm, in percentage points, minus that of the same "
             "network without it, read in the same way, with the labels above each panel. Arms in the "
             "order of the first panel, which is no ranking. Bars: 95 % intervals over "
-            f"{doubt(gains)}; filled: zero is outside. {ALL} {source(table)}")
+            f"{doubt(gains)}; filled: zero is outside. {not_drawn(gains, of)}{ALL} {source(table)}")
+
+
+def not_drawn(drawn, of):
+    """Which protocols, labels and ratios of the contrasts `of` are not among those drawn; "" where none."""
+    if of is None:
+        return ""
+    short = {"protocol": words, "budget": budget_short, "ratio": "1:{:g}".format}
+    left = [short[name](value) for name in short for value in dict.fromkeys(of[name].dropna())
+            if value not in set(drawn[name])]
+    return f"Not drawn: {', '.join(left)}. " if left else ""
 
 
 def doubt(contrasts):

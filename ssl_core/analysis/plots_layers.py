@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ssl_core.analysis.plots import COLUMN, PAGE, axes
-from ssl_core.analysis.plots_study import looks, mean_over_splits, points, source
+from ssl_core.analysis.plots_study import across, looks, mean_over_splits, points, source
 from ssl_core.analysis.wording import budget_short, budget_words, words
 
 KERNELS = {"cka_linear": "linear CKA", "cka_rbf": "CKA, RBF kernel"}
@@ -88,10 +88,11 @@ def plot_layer_panels(drawn, draw=plot_layers):
     """
     kinds = list(dict.fromkeys(zip(drawn.dataset, drawn.protocol, drawn.metric)))
     budgets = sorted({drawn.budget.min(), drawn.budget.max()})
-    rows_of_legend = -(-drawn.series.nunique() // 3)
+    inches = PAGE if len(budgets) > 1 else COLUMN * 1.3
+    columns = across(drawn.series.unique(), inches)
+    rows_of_legend = -(-drawn.series.nunique() // columns)
     fig, panels = plt.subplots(len(kinds), len(budgets), squeeze=False, sharey="row",
-                               figsize=(PAGE if len(budgets) > 1 else COLUMN * 1.3,
-                                        2.1 * len(kinds) + 0.3 + 0.16 * rows_of_legend))
+                               figsize=(inches, 2.1 * len(kinds) + 0.3 + 0.16 * rows_of_legend))
     for line, (dataset, protocol, metric) in zip(panels, kinds):
         mine = (drawn.dataset == dataset) & (drawn.protocol == protocol) & (drawn.metric == metric)
         for ax, budget in zip(line, budgets):
@@ -104,7 +105,7 @@ def plot_layer_panels(drawn, draw=plot_layers):
             ax.set_title(", ".join([*more, budget_short(budget) if more else budget_words(budget)]))
             ax.label_outer(remove_inner_ticks=False)
     handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
+    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
     return fig
 
 

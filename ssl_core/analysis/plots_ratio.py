@@ -5,12 +5,11 @@ import numpy as np
 import seaborn as sns
 
 from ssl_core.analysis.plots import COLUMN, PAGE, axes
-from ssl_core.analysis.plots_study import mean_over_splits, points, source
+from ssl_core.analysis.plots_study import mean_over_splits, points, ratio_below, source, wrapped
 from ssl_core.analysis.wording import budget_short, words
-from ssl_core.protocols import protocol_names
 
 METRICS = ("balanced_accuracy", "accuracy")
-PANEL = ["dataset", "arm", "protocol", "total"]
+PANEL = ["dataset", "arm", "total", "protocol"]
 NO_VALUE = "0.88"  # grey of a grid's cell without one
 
 
@@ -19,7 +18,7 @@ NO_VALUE = "0.88"  # grey of a grid's cell without one
 def ratio_levels(table):
     """Accuracy and balanced accuracy of pretrained arms by ratio and budget, as `mean_over_splits` gives them.
 
-    table: as `grid.told` gives it → dataset, arm, protocol, total, metric, budget, ratio, n_pos, mean, low, high, n.
+    table: as `grid.told` gives it → dataset, arm, total, protocol, metric, budget, ratio, n_pos, mean, low, high, n.
     n_pos: of a category ratio's total, round(total / (1 + ratio)) images are positive; NaN for long tails.
     """
     rows = table[table.metric.isin(METRICS) & (table.group_kind == "all") & (table.part == "test")
@@ -30,7 +29,9 @@ def ratio_levels(table):
     n_pos = [round(total / (1 + ratio)) if kind == "category_ratio" else np.nan
              for total, ratio, kind in zip(drawn.total, drawn.ratio, kind)]
     drawn.insert(drawn.columns.get_loc("mean"), "n_pos", n_pos)
-    return drawn.sort_values([*PANEL, "metric", "budget", "ratio"], kind="stable", ignore_index=True)
+    order = list(dict.fromkeys(rows.protocol))  # of the study
+    return drawn.sort_values([*PANEL, "metric", "budget", "ratio"], kind="stable", ignore_index=True,
+                             key=lambda column: column.map(order.index) if column.name == "protocol" else column)
 
 
 def ratio_ticks(drawn):
@@ -43,7 +44,8 @@ def ratio_ticks(drawn):
 def ratio_label(drawn):
     if drawn.n_pos.isna().all():
         return "largest class over smallest"
-    return f"positives : negatives (positives of {drawn.total.max():,.0f} images)"
+    of = f" of {drawn.total.max():,.0f} images" if drawn.total.nunique() == 1 else ""
+    return f"positives : negatives (positives{of})"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -70,49 +72,61 @@ def plot_ratios(drawn, ax=None):
     return ax
 
 
-def plot_ratio_grid(drawn, ax=None, low=None, high=None):
-    """One metric in per cent as numbers in a grid: a row for each budget, largest on top, a column for each ratio.
+def plot_ratio_grid(drawn, ax=None, like=None):
+    """One metric in whole per cent as numbers in a grid: a row for each budget, largest on top, a column for each
+    ratio.
 
-    drawn: as in `plot_ratios`; low, high: ends of the colours, in per cent, for grids that stand side by side.
+    drawn: as in `plot_ratios`; like: rows of all grids that stand side by side, with equal rows, columns and colours.
+    Below each ratio stands its number of positives.
     """
-    ticks, budgets = ratio_ticks(drawn), sorted(drawn.budget.unique(), reverse=True)
+    like = drawn if like is None else like
+    budgets, ratios = sorted(like.budget.unique(), reverse=True), sorted(like.ratio.unique())
     ax = axes(ax, COLUMN, 1.3 + 0.22 * len(budgets))
-    values = 100 * drawn.pivot(index="budget", columns="ratio", values="mean").loc[budgets, list(ticks)]
+    values = 100 * drawn.pivot(index="budget", columns="ratio", values="mean").reindex(budgets, columns=ratios)
     ax.set_facecolor(NO_VALUE)
     ax.grid(False)
-    sns.heatmap(values, ax=ax, annot=True, fmt=".1f", cmap="cividis", cbar=False, linewidths=0.5, vmin=low, vmax=high,
-                annot_kws={"size": 6})
-    ax.set_xticks(np.arange(len(ticks)) + 0.5, list(ticks.values()), rotation=90, fontsize=6.5)
+    sns.heatmap(values, ax=ax, cmap="cividis", cbar=False, linewidths=0.5, vmin=100 * like["mean"].min(),
+                vmax=100 * like["mean"].max())
+    colours = ax.collections[0]
+    for (line, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            luminance = np.array(colours.to_rgba(value)[:3]) ** 2.2 @ (0.2126, 0.7152, 0.0722)
+            ax.text(column + 0.5, line + 0.5, f"{value:.0f}", size=7, ha="center", va="center",
+                    color="white" if luminance < 0.18 else "black")  # whichever differs more from its ground
+    n_pos = drawn.groupby("ratio").n_pos.first().reindex(ratios)
+    if like.total.nunique() == 1:
+        n_pos = like.groupby("ratio").n_pos.first()
+    ax.set_xticks(np.arange(len(ratios)) + 0.5, [ratio_below(r, n_pos[r]) for r in ratios], rotation=0, fontsize=6)
     ax.set_yticks(np.arange(len(budgets)) + 0.5, [budget_short(b) for b in budgets], rotation=0)
     ax.set(xlabel=ratio_label(drawn), ylabel="labels")
     return ax
 
 
 def plot_ratio_panels(drawn, metric="balanced_accuracy", grid=False):
-    """`plot_ratios`, or `plot_ratio_grid`, of every arm (row) and protocol (column), with a common scale."""
+    """`plot_ratios`, or `plot_ratio_grid`, of every arm and protocol that it is read by, two across, on one scale."""
     drawn = drawn[drawn.metric == metric]
-    lines = list(dict.fromkeys(zip(drawn.dataset, drawn.arm, drawn.total)))
-    protocols = sorted(drawn.protocol.unique(), key=protocol_names().index)
-    height = 1.2 + 0.22 * drawn.budget.nunique() if grid else 2.3
-    fig, panels = plt.subplots(len(lines), len(protocols), squeeze=False, sharey=not grid,
-                               figsize=(PAGE if len(protocols) > 1 else COLUMN, 0.4 + height * len(lines)))
-    ends = {"low": 100 * drawn["mean"].min(), "high": 100 * drawn["mean"].max()} if grid else {}
-    for row, (dataset, arm, total) in zip(panels, lines):
-        for ax, protocol in zip(row, protocols):
-            mine = (drawn.dataset == dataset) & (drawn.arm == arm) & (drawn.total == total)
-            rows = drawn[mine & (drawn.protocol == protocol)]
-            if not len(rows):
-                ax.set_axis_off()
-                continue
-            (plot_ratio_grid if grid else plot_ratios)(rows, ax, **ends)
-            several = drawn.dataset.nunique() > 1, drawn.total.nunique() > 1
-            more = [text for text, needed in zip((dataset, f"N = {total:,.0f}"), several) if needed]
-            ax.set_title(", ".join([words(arm), words(protocol), *more]))
-            if drawn.total.nunique() == 1:  # else the ticks of each row hold other numbers
-                ax.label_outer(remove_inner_ticks=False)
-    if not grid:
-        handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-        fig.legend(handles.values(), handles.keys(), title="labels", loc="outside lower center", ncols=5)
+    several = drawn.dataset.nunique() > 1, drawn.total.nunique() > 1
+    panels = list(drawn.groupby(["dataset", "arm", "total", "protocol"], sort=False))
+    across = min(2, len(panels))
+    down = -(-len(panels) // across)
+    height = 0.55 + 0.22 * drawn.budget.nunique() if grid else 2.3
+    fig, found = plt.subplots(down, across, squeeze=False, sharey=not grid,
+                              figsize=(PAGE if across > 1 else COLUMN, 0.7 + height * down))
+    for i, (ax, ((dataset, arm, total, protocol), rows)) in enumerate(zip(found.flat, panels)):
+        plot_ratio_grid(rows, ax, drawn) if grid else plot_ratios(rows, ax)
+        more = [text for text, needed in zip((dataset, f"N = {total:,.0f}"), several) if needed]
+        ax.set_title(wrapped(", ".join([words(arm), words(protocol), *more]), PAGE / 2 - 0.6))
+        below = i + across < len(panels) and not several[1]  # of several totals, the ticks of each hold other numbers
+        ax.set(xlabel="", ylabel="" if i % across else ax.get_ylabel())
+        ax.tick_params(labelbottom=not below, labelleft=i % across == 0, length=0 if grid else 3)
+    for ax in found.flat[len(panels):]:
+        fig.delaxes(ax)
+    fig.supxlabel(ratio_label(drawn), fontsize=8)
+    if grid:
+        fig.colorbar(found[0, 0].collections[0], ax=found, label=f"{words(metric)} in %", aspect=12 * down, pad=0.02)
+    else:
+        handles = {label: handle for ax in found.flat for handle, label in zip(*ax.get_legend_handles_labels())}
+        fig.legend(handles.values(), handles.keys(), title="labels", loc="outside upper center", ncols=5)
     return fig
 
 
@@ -120,18 +134,21 @@ def plot_ratio_panels(drawn, metric="balanced_accuracy", grid=False):
 
 def caption_ratios(drawn, table, metric="balanced_accuracy"):
     return (f"{words(metric).capitalize()} against the ratio in the pretraining images, a line for each share of the "
-            f"labels. {positives(drawn)}{points(drawn)}; {table.n.max():,.0f} test images. {source(table)}")
+            f"labels. {positives(drawn, 'in brackets')}{points(drawn)}; {table.n.max():,.0f} test images. "
+            f"{source(table)}")
 
 
 def caption_ratio_grid(drawn, table, metric="balanced_accuracy"):
     n = drawn.n.max()
     return (f"{words(metric).capitalize()} in %, by the ratio in the pretraining images and the share of the labels. "
-            f"{positives(drawn)}{f'Means over {n} splits' if n > 1 else 'One split'}; {table.n.max():,.0f} test "
-            f"images; the colour is the number's, on one scale; grey: not there. {source(table)}")
+            f"{positives(drawn, 'below each ratio')}{f'Means over {n} splits' if n > 1 else 'One split'}; "
+            f"{table.n.max():,.0f} test images; the colour is the number's, on one scale; grey: not there. "
+            f"{source(table)}")
 
 
-def positives(drawn):
+def positives(drawn, where):
     if drawn.n_pos.isna().all():
         return ""
-    return (f"In brackets: positives among the {drawn.total.max():,.0f} images of a pretraining; with fewer positives "
-            "there are also fewer different ones. ")
+    of = " and ".join(f"{total:,.0f}" for total in sorted(drawn.total.unique()))
+    return (f"{where.capitalize()}: positives among the {of} images of a pretraining; with fewer positives there are "
+            "also fewer different ones. ")

@@ -3,6 +3,8 @@
 Every figure is of one data set.
 """
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
@@ -20,6 +22,28 @@ SPARE = list(zip([PALETTE[i] for i in (3, 9, 6, 5, 4, 2)], "<>hp*8"))  # for arm
 ACROSS = 3  # panels
 ENDS = 3  # ratios; of more the smallest and the largest are drawn, and a figure of ratios shows the others
 SEEN = (("full", "-"), ("none", "--"), ("left", "-."), ("bottom", ":"), ("right", (0, (5, 1))), ("top", (0, (1, 2))))
+
+
+# --- short words ------------------------------------------------------------------------------------------------------
+
+def wrapped(title, inches):
+    """A title on as many lines as keep it within that width."""
+    return textwrap.fill(title, max(8, int(inches / 0.066)))  # of a letter, on average
+
+
+def across(names, inches=PAGE):
+    """Columns of a legend, at most 3, whose longest name fits."""
+    return max(1, min(3, len(names), int(inches / (0.057 * max(map(len, names)) + 0.5))))
+
+
+def thousands(n):
+    """A count of few letters for a tick: 119, 1.1k, 12k."""
+    return f"{n:g}" if n < 1000 else f"{n / 1000:.1f}".removesuffix(".0") + "k" if n < 9950 else f"{n / 1000:.0f}k"
+
+
+def ratio_below(ratio, n_pos):
+    """A tick of two lines, 1:100 above its number of positives where that is known."""
+    return f"1:{thousands(ratio)}" + (f"\n{thousands(n_pos)}" if n_pos == n_pos else "")
 
 
 # --- means over splits ------------------------------------------------------------------------------------------------
@@ -84,9 +108,10 @@ def looks(drawn):
     seen = list(dict.fromkeys(zip(drawn.ratio.fillna(0), drawn.twin)))
     pretrained = [s for s in sorted(seen, key=lambda s: (s[1] != "none", s[0])) if s[0] > 0]
     found, rows = {}, drawn.drop_duplicates("series")
-    for row, nth in zip(rows.itertuples(), rows.groupby("arm").cumcount()):
+    alike = rows.groupby(["arm", "ratio", "twin"], dropna=False).cumcount()  # of several totals, or without a ratio
+    for row, nth in zip(rows.itertuples(), alike):
         colour, marker = LOOKS[row.arm] if row.arm in LOOKS else SPARE[others.index(row.arm) % len(SPARE)]
-        place = pretrained.index((row.ratio, row.twin)) if row.ratio > 0 else 0
+        place = pretrained.index((row.ratio, row.twin)) + nth * len(pretrained) if row.ratio > 0 else 0
         filling, dashes = SEEN[place % len(SEEN)] if row.ratio > 0 else (SEEN[nth % len(SEEN)][0], (0, (1, 1.5)))
         found[row.series] = {"color": colour, "marker": marker, "fillstyle": filling, "linestyle": dashes,
                              "markerfacecoloralt": "white", "linewidth": 1.1 if row.ratio > 0 else 0.7,
@@ -112,22 +137,24 @@ def dodge(ax, drawn, x, places, joined=True):
 def plot_budgets(drawn):
     """A panel per protocol: balanced accuracy against the label budget. drawn: the frame of `levels`."""
     protocols = list(dict.fromkeys(drawn.protocol))
-    across, down = min(ACROSS, len(protocols)), -(-len(protocols) // ACROSS)
-    rows_of_legend = -(-drawn.series.nunique() // 3)
+    wide = 2 if len(protocols) == 4 else min(ACROSS, len(protocols))
+    down = -(-len(protocols) // wide)
+    rows_of_legend = -(-drawn.series.nunique() // across(drawn.series.unique()))
     widths = [drawn.series[drawn.protocol == protocol].nunique() + 3 for protocol in protocols]
-    fig, panels = plt.subplots(down, across, figsize=(PAGE, 0.4 + 2.3 * down + 0.16 * rows_of_legend), sharey=True,
+    fig, panels = plt.subplots(down, wide, figsize=(PAGE, 0.4 + 2.3 * down + 0.16 * rows_of_legend), sharey=True,
                                squeeze=False, width_ratios=widths if down == 1 else None)
     drawn = drawn.assign(label=[budget_short(budget).replace("per ", "per\n") for budget in drawn.budget])
     places = list(dict.fromkeys(drawn.sort_values("n_labelled").label))
     for ax, protocol in zip(panels.flat, protocols):
         dodge(ax, drawn[drawn.protocol == protocol], "label", places)
-        ax.set(title=words(protocol), xlabel="share of the labels" if drawn.budget.max() <= 1 else "labels")
+        ax.set(title=wrapped(words(protocol), PAGE / wide - 0.4),
+               xlabel="share of the labels" if drawn.budget.max() <= 1 else "labels")
     for ax in panels.flat[len(protocols):]:
         fig.delaxes(ax)
     for ax in panels[:, 0]:
         ax.set_ylabel("balanced accuracy in %")
     handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
+    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across(handles))
     return fig
 
 
