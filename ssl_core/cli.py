@@ -50,6 +50,11 @@ def parser():
          label={"default": "", "metavar": "COLUMN", "help": "the CSV column of labels, if it is not `label`"},
          group={"default": "", "metavar": "RULE", "help": "a CSV column, or a pattern (?P<group>...) for paths"},
          replace=switch | {"help": "write over files that say something else"})
+    verb(plan, study={"metavar": "STUDY", "help": "its name, or its file"},
+         detect={"type": float, "default": 1.0, "metavar": "POINTS", "help": "the difference that matters; 1 if left"},
+         protocol={"default": "", "metavar": "NAME", "help": "read by this one, instead of the study's first"})
+    verb(audit, name={"metavar": "DATA", "help": "the name of a card, or its file"},
+         size={"type": int, "default": 0, "metavar": "N", "help": "pixels of a side, instead of the card's"})
     verb(report, study={"metavar": "STUDY.yaml|FILE.zip"})
     verb(export, study={"metavar": "STUDY", "help": "its name, or its file"},
          to={"metavar": "FOLDER", "help": "where the tree goes, instead of outputs/STUDY/export/LAYOUT"},
@@ -195,6 +200,48 @@ def new(arguments):
                         replace=arguments.replace)
     print("written:", *paths, sep="\n  ")
     print(f"next: python -m ssl_core run {arguments.study} --dry-run")
+
+
+def plan(arguments):
+    """How many paired splits it takes to detect a difference of so many points, from what has run of a study."""
+    from ssl_core.analysis.power import plan_text
+    from ssl_core.config import ConfigError
+
+    if not arguments.detect > 0:
+        raise ConfigError(f"--detect {arguments.detect:g}: give percentage points above 0")
+    study = study_name(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else arguments.study
+    with in_one_line():
+        print(plan_text(study, arguments.detect, arguments.protocol))
+
+
+def audit(arguments):
+    """Whether the same image or patient stands in two parts of a data set: blocking, warnings, or nothing found.
+
+    Executes 42_audit into outputs/audit/DATA and prints its last table. Exit code 1: something blocking. `run` does not
+    ask for it.
+    """
+    from pathlib import Path
+
+    import nbformat
+
+    from ssl_core.config import ConfigError
+    from ssl_core.data.cards import card_path
+    from ssl_core.files import outputs, root
+    from ssl_core.nb import execute
+
+    card = card_path(arguments.name)
+    given = arguments.name if card.parent == root() / "params" / "data" else str(Path(card).resolve())
+    folder = outputs() / "audit" / card.stem
+    try:
+        execute(root() / "notebooks" / "42_audit.ipynb", folder, {"data": given, "size": arguments.size},
+                report="42_audit.ipynb")
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from None
+    shown = [output for cell in nbformat.read(folder / "42_audit.ipynb", as_version=4).cells
+             for output in cell.get("outputs", ()) if output.get("data")]
+    said = shown[-2].data["text/markdown"]
+    print(shown[-1].data["text/plain"], said, f"pairs and figure: {folder}", sep="\n")
+    return int("BLOCKING" in said)
 
 
 def report(arguments):
