@@ -1,0 +1,250 @@
+"""What a study's tables say on a claim, and whether a verdict may rest on it.
+
+The effect is that of the study's own contrast in summary.csv, found by the runs it pairs. Where there is none, as for
+two budgets of one arm, pairs are formed here from results.csv; the doubt over test images is then bounded by the sum of
+that of every side, as if what makes an image hard had nothing in common between them, or worse.
+"""
+
+import json
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from ssl_core.analysis.claims import Claim, Evidence
+from ssl_core.analysis.compare import Contrast, contrast
+from ssl_core.analysis.contrasts import START
+from ssl_core.data.cards import read_card
+from ssl_core.files import outputs, root
+from ssl_core.table import read_results
+
+DECIDE = ("data", "contrast", "metric", "group", "protocol", "budget", "says", "published", "tolerance", "control")
+SPLIT, REPEATS = ["draw_seed", "order_seed"], ["seed", "budget_seed"]
+SCHEDULE = ("epochs", "steps", "batch")
+PLATEAU = 0.02  # of the whole fall of the loss, that the last tenth of a pretraining may still bring
+
+
+def evidence(claim, study, folder=None) -> list:
+    """Evidence of one study of outputs/ on a claim: from the claim's own data, else from each other data set it has.
+
+    Of several, those that rehearse the claim's data count alone. folder: of the claims, if not params/claims.
+    """
+    results = read_results(study)
+    path = outputs() / study / "summary.csv"
+    summary = pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.exists() else pd.DataFrame()
+    found = {dataset: of_dataset(claim, study, dataset, results, summary, folder)
+             for dataset in sorted(set(results.dataset))}
+    found = {dataset: one for dataset, one in found.items() if one}
+    for chosen in (lambda name: name == claim.data, lambda name: rehearsed_by(name) == claim.data, lambda name: True):
+        if some := [one for dataset, one in found.items() if chosen(dataset)]:
+            return some
+    return []
+
+
+def studies_here():
+    """Names of the studies in outputs/ that have results."""
+    return sorted(path.parent.name for path in outputs().glob("*/results.csv"))
+
+
+def rehearsed_by(dataset):
+    """The data set whose layout and rules a rehearsal borrows; "" of another, and where there is no card."""
+    try:
+        return read_card(dataset).rehearses
+    except (OSError, ValueError):
+        return ""
+
+
+def of_dataset(claim, study, dataset, results, summary, folder):
+    """Evidence from one data set of a study; None where it has not both sides."""
+    sides = sides_of(claim, results[(results.dataset == dataset) & (results.part == "test") & results.value.notna()])
+    if any(len(rows) == 0 for _, rows in sides):
+        return None
+    try:
+        effect = own_contrast(claim, sides, summary) or paired(sides)
+    except ValueError as error:
+        return Evidence(study, dataset, None, (f"{study}: {error}",))
+    if effect is None:
+        return None
+    lacking = [f"made of {dataset}, not of {claim.data}"] if dataset != claim.data else []
+    lacking += ["made of synthetic images"] if any(rows.synthetic.any() for _, rows in sides) else []
+    if not lacking:
+        lacking = missing(claim, study, sides, results[results.dataset == dataset], folder)
+    return Evidence(study, dataset, effect, tuple(lacking))
+
+
+# --- the effect -------------------------------------------------------------------------------------------------------
+
+def sides_of(claim, rows):
+    """[(sign, rows of results.csv)] of what, against and, with `minus`, the same two with its values."""
+    of = claim.contrast
+    chosen = [(1, [of.what])] + [(-1, [of.against])] * (of.against is not None)
+    if of.minus:
+        chosen += [(-1, [of.what, of.minus]), (1, [of.against, of.minus])]
+    return [(sign, select(claim, rows, *side)) for sign, side in chosen]
+
+
+def select(claim, rows, *sides):
+    """The rows that a claim names, its own values overruled by those of sides, the last first; twins only by name."""
+    wanted = {"metric": claim.metric, "group": claim.group, "protocol": claim.protocol, "budget": claim.budget,
+              "layer": ""}
+    for side in sides:
+        wanted |= side.model_dump(exclude_defaults=True)
+    kept = ~rows.twin.isin(["same_n", "same_head"])
+    for column, value in wanted.items():
+        kept &= rows[column] == value
+    return rows[kept]
+
+
+def paired(sides):
+    """Contrast of sides over the splits that all have; None where they share none.
+
+    Raises ValueError where a side holds several numbers of one run's kind, so that it is not clear which is meant.
+    """
+    by = [name for name in SPLIT if all(rows[name].notna().all() for _, rows in sides)]
+    for _, rows in sides:
+        if rows.duplicated([*SPLIT, *REPEATS]).any():
+            raise ValueError(f"{rows.arm.iloc[0]} has several numbers of one split; the claim must say which")
+    if all(rows[by].drop_duplicates().shape[0] < 2 for _, rows in sides):
+        by = [*by, "seed"]
+    half = [rows.assign(error=(rows.high - rows.low).fillna(0) / 3.92).groupby(by)[["value", "error"]].mean()
+            for _, rows in sides]
+    shared = pd.concat(half, axis=1, join="inner", keys=range(len(half)))
+    if not len(shared):
+        return None
+    differences = sum(sign * shared[i].value for i, (sign, _) in enumerate(sides))
+    error = sum(shared[i].error for i in range(len(sides))).mean()
+    around = differences.mean() + np.array([-1, 1]) * error / np.sqrt(2)  # two draws that have just this deviation
+    return contrast(differences, around)
+
+
+def own_contrast(claim, sides, summary):
+    """The Contrast of the row of summary.csv that pairs the same runs, either way round; None without one."""
+    if len(sides) != 2 or not len(summary):
+        return None
+    what, against = (rows for _, rows in sides)
+    floor = claim.contrast.against.arm in START
+    first = claim.contrast.what
+    rows = summary[(summary.metric == claim.metric) & (summary.group == (first.group or claim.group))
+                   & (summary.protocol == (first.protocol or claim.protocol))
+                   & (summary.budget == (first.budget or claim.budget))
+                   & ((summary.family == "gain of pretraining") == floor)]
+    mine, theirs = set(what.key), set(against.key)
+    for row in rows.itertuples():
+        pairs = [pair.split(":") for pair in re.split(r"[ +]", row.keys)]
+        a, b = ({pair[i] for pair in pairs} for i in (0, 1))
+        for sign, one, other in ((1, a, b), (-1, b, a)):
+            if one <= mine and other <= theirs:
+                def ends(over, row=row, sign=sign):
+                    limits = getattr(row, f"low{over}"), getattr(row, f"high{over}")
+                    return limits if sign == 1 else (-limits[1], -limits[0])
+                return Contrast(sign * row.effect, ends(""), ends("_images"), ends("_splits"), row.p, int(row.n_pairs))
+    return None
+
+
+# --- whether it may decide --------------------------------------------------------------------------------------------
+
+def missing(claim, study, sides, results, folder):
+    """What a verdict still needs, as reasons."""
+    groups = [runs_of(study, set(rows.key)) for _, rows in sides]
+    if any(not records for records, _ in groups):
+        return [f"{study} has numbers, but not run.json of the runs that made them"]
+    starts = [record["started"] for records, below in groups for record in [*records, *(r for r, _ in below)]]
+    return [*filter(None, [too_young(claim, min(starts), folder), uncontrolled(claim, groups, results),
+                           uneven([below for _, below in groups])])]
+
+
+def runs_of(study, keys):
+    """(records, [(record, folder) of the pretrainings below]) of runs by key; ([], []) where one is not there."""
+    records, below = [], {}
+    for key in sorted(keys):
+        path = next((outputs() / study / "runs").glob(f"*/*-{key}/run.json"), None)
+        if path is None:
+            return [], []
+        records.append(json.loads(path.read_text(encoding="utf-8")))
+        if under := records[-1]["parameters"].get("run"):
+            below[under] = root() / under
+    return records, [(json.loads((path / "run.json").read_text(encoding="utf-8")), path) for path in below.values()]
+
+
+def too_young(claim, first_start, folder=None):
+    """Why the claim's tolerance may follow the results; "" where it was committed before the first run began."""
+    path = next(Path(folder or root() / "params" / "claims").glob(f"{claim.id[0]}_*.yaml"))
+    when = committed(path, claim.id)
+    if when is None:
+        return "git cannot say that its tolerance is older than the runs"
+    late = when >= datetime.fromisoformat(first_start)
+    return f"its tolerance was committed on {when:%Y-%m-%d}, after the first run had started" if late else ""
+
+
+def uncontrolled(claim, groups, results):
+    """Why the positive control does not hold, or ""."""
+    if claim.control == "plateau":
+        falling = sorted({path.name for _, below in groups for _, path in below if not on_plateau(path)})
+        return f"no positive control: the loss of {falling[0]} was still falling at its end" if falling else ""
+    of = claim.control
+    asked = Claim.model_validate(claim.model_dump() | {"contrast": {"what": {"arm": of.arm}}, "metric": of.metric,
+                                                       "group": of.group, "says": "number", "published": 0.0})
+    rows = select(asked, results, asked.contrast.what)
+    if not len(rows):
+        return f"no positive control: {of.arm} has no {of.metric} with {claim.protocol}"
+    value = 100 * rows.value.mean()
+    text = f"no positive control: {of.arm} has {value:.1f} % {of.metric}, published are {of.low:g} to {of.high:g}"
+    return "" if of.low <= value <= of.high else text
+
+
+def on_plateau(folder):
+    """Whether the last tenth of a pretraining brought next to nothing of the whole fall of its loss."""
+    history = pd.read_csv(folder / "history.csv")
+    late = history.loss[history.step <= 0.9 * history.step.max()]
+    fall = history.loss.max() - history.loss.iloc[-1]
+    return bool(len(late) and fall > 0 and late.iloc[-1] - history.loss.iloc[-1] <= PLATEAU * fall)
+
+
+def uneven(belows):
+    """Why the sides were not tuned alike, or ""; an arm is one setting, so that schedules are what can differ."""
+    schedules = {tuple(record["parameters"].get(name) for name in SCHEDULE) for below in belows for record, _ in below}
+    if len(schedules) < 2:
+        return ""
+    said = "; ".join(", ".join(f"{name} {value}" for name, value in zip(SCHEDULE, one) if value)
+                     for one in sorted(schedules, key=str))
+    return f"unequal tuning budgets: {said}"
+
+
+# --- when a tolerance was committed -----------------------------------------------------------------------------------
+
+def deciding_lines(path, claim_id):
+    """Numbers, from 1, of the lines of a claims file that a verdict on this claim rests on."""
+    for entry in yaml.compose(Path(path).read_text(encoding="utf-8")).value:
+        values = {key.value: (key, value) for key, value in entry.value}
+        if values["id"][1].value == claim_id:
+            return sorted(set().union(*(lines_of(node) for name in DECIDE for node in values.get(name, ()))))
+    raise ValueError(f"{path}: no claim {claim_id!r}")
+
+
+def lines_of(node):
+    if isinstance(node, yaml.ScalarNode):
+        return set(range(node.start_mark.line + 1, node.end_mark.line + 2))
+    inner = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+    return set().union(*map(lines_of, inner)) if inner else {node.start_mark.line + 1}
+
+
+def committed(path, claim_id):
+    """When git last took in a line that a verdict on this claim rests on; None where one is not committed."""
+    path, lines = Path(path), deciding_lines(path, claim_id)
+    try:
+        said = subprocess.run(["git", "blame", "--line-porcelain", "--", path.name], cwd=path.parent,
+                              capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    of_line, number = {}, 0
+    for line in said.splitlines():
+        if head := re.match(r"(\^?[0-9a-f]{40}) \d+ (\d+)", line):
+            number = 0 if set(head[1]) == {"0"} else int(head[2])
+        elif line.startswith("committer-time "):
+            of_line[number] = int(line.split()[1])
+    times = [of_line.get(line) for line in lines]
+    return None if None in times else datetime.fromtimestamp(max(times), UTC)

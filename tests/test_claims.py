@@ -1,0 +1,247 @@
+"""Claims are well formed and ask what a study can answer; verdicts are right on planted effects and never unearned."""
+
+import os
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from ssl_core.analysis import claims_table
+from ssl_core.analysis.claims import Claim, Evidence, judge, load_claims, verdict
+from ssl_core.analysis.compare import Contrast, contrast
+from ssl_core.analysis.evidence import committed, evidence, paired
+from ssl_core.config import ConfigError, load_study
+from ssl_core.files import atomic_json, root
+from ssl_core.table import arrange, read_text, to_csv
+
+ENTRY = {"id": "c_made", "statement": "A beats B", "source": "made", "study": "made", "data": "made",
+         "contrast": {"what": {"arm": "a"}, "against": {"arm": "b"}}, "metric": "balanced_accuracy",
+         "protocol": "linear", "budget": 1.0, "says": "higher", "published": 5.0, "tolerance": 1.0,
+         "control": "plateau"}
+
+
+def claim(**changes):
+    return Claim.model_validate(ENTRY | changes)
+
+
+def found(*differences, images=0.0):
+    mean = np.mean(differences)
+    return contrast(np.array(differences) / 100, (mean + images * np.array([-1, 1]) / np.sqrt(2)) / 100)
+
+
+# --- the files --------------------------------------------------------------------------------------------------------
+
+def test_every_system_has_claims_and_the_contradictions_of_the_sources_are_among_them():
+    claims = load_claims()
+    assert len(claims) >= 40 and {name[0] for name in claims} == set("abcde")
+    for one, other in (("c_lotar_10", "c_lotar_code_10"), ("c_bcl_10", "c_bcl_inverted_10"),
+                       ("b_start_random_50", "b_start_imagenet_50"), ("c_sdclr_10", "c_sdclr_paper_10")):
+        assert other in claims[one].contradicts
+    assert all(one.unverified == ("recalled" in one.source) for one in claims.values() if one.published is not None)
+
+
+def test_a_claim_of_a_study_asks_for_arms_data_protocols_and_budgets_that_it_has():
+    for one in load_claims().values():
+        if not one.study:
+            continue
+        study = load_study(root() / "params" / "studies" / f"{one.study}.yaml")
+        sets = {data.dataset for data in study.data} | {data.evaluate_on for data in study.data}
+        arms = {arm.name: arm for arm in study.arms}
+        protocols = {*study.evaluate.protocols, "finetune"}.union(*(arm.protocols or [] for arm in study.arms))
+        assert one.data in sets, one.id
+        for side in filter(None, (one.contrast.what, one.contrast.against, one.contrast.minus)):
+            assert not side.arm or side.arm in {*arms, *study.floors}, (one.id, side.arm)
+            assert (side.protocol or one.protocol) in protocols, one.id
+            assert (side.budget or one.budget) in study.evaluate.budgets, one.id
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"metrik": "f1"}, "c_made.yaml: c_made: metrik: Extra inputs"),
+    ({"contrast": {"what": {"arn": "a"}}}, "contrast.what.arn: Extra inputs"),
+    ({"says": "number", "published": None}, "says: number needs the published one"),
+    ({"published": -5.0}, "says: higher, but the published number is -5"),
+    ({"contrast": {"what": {"arm": "a"}}}, "says: higher needs a contrast with against"),
+    ({"tolerance": 0.0}, "tolerance"), ({"id": "b_made"}, "b_made: belongs into the file of system b"),
+    ({"contradicts": ["c_other"]}, "'c_other' is no claim that names it back"),
+])
+def test_a_wrong_claim_dies_by_name_in_one_line(tmp_path, changes, message):
+    (tmp_path / "c_made.yaml").write_text(yaml.safe_dump([ENTRY | changes]), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        load_claims(tmp_path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_two_claims_ask_the_same(tmp_path):
+    (tmp_path / "c_made.yaml").write_text(yaml.safe_dump([ENTRY, ENTRY | {"id": "c_again"}]), encoding="utf-8")
+    with pytest.raises(ConfigError, match="c_again: asks what c_made asks"):
+        load_claims(tmp_path)
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+def test_planted_effects_get_the_verdicts_they_deserve():
+    noise, planted = claims_table.noise(), claims_table.planted_claim()
+    shares = {effect: claims_table.planted_verdicts(noise, effect, planted) for effect in (-3, 0, 0.5, 3)}
+    assert shares[3]["reproduced"] >= 0.8 and shares[-3]["not reproduced"] >= 0.8
+    assert shares[3]["not reproduced"] <= 0.01 and shares[-3]["reproduced"] <= 0.01
+    assert shares[0]["reproduced"] <= 0.025 and shares[0.5]["inconclusive"] > 0.5
+    shaken = claims_table.planted_verdicts(claims_table.noise(images=0.3), 0, planted)
+    assert shaken["reproduced"] <= 0.025 + 3 * 0.0035  # 3 standard errors of 2,000 studies
+
+
+@pytest.mark.parametrize("says, published, differences, word", [
+    ("higher", 5.0, (4, 5, 6), "reproduced"), ("higher", 5.0, (-4, -5, -6), "not reproduced"),
+    ("higher", 5.0, (0.4, 0.5, 0.6), "not reproduced"), ("higher", 5.0, (0.0, 0.1, -0.1), "not reproduced"),
+    ("higher", 5.0, (9, -3, 4), "inconclusive"), ("lower", -5.0, (-4, -5, -6), "reproduced"),
+    ("lower", -5.0, (4, 5, 6), "not reproduced"), ("same", None, (0.1, 0, -0.1), "reproduced"),
+    ("same", None, (4, 5, 6), "not reproduced"), ("same", None, (1, -1, 0.5), "inconclusive"),
+    ("no_lower", None, (4, 5, 6), "reproduced"), ("no_lower", None, (-4, -5, -6), "not reproduced"),
+    ("number", 5.0, (4.9, 5, 5.1), "reproduced"), ("number", 5.0, (8.9, 9, 9.1), "not reproduced"),
+    ("number", 5.0, (0, 0.1, -0.1), "not reproduced"), ("number", 5.0, (4, 5, 6), "inconclusive"),
+])
+def test_an_interval_decides_what_the_claim_says(says, published, differences, word):
+    assert judge(claim(says=says, published=published), found(*differences))[0] == word
+
+
+def test_what_would_decide_is_said_and_is_enough():
+    differences = (3.0, -1.0, 1.5)
+    word, why = judge(claim(), found(*differences))
+    more = int(why.split()[1])
+    assert word == "inconclusive" and why.endswith("more splits would decide, were the effect as it seems")
+    rng = np.random.default_rng(0)
+    many = rng.normal(size=3 + more)
+    many = np.mean(differences) + (many - many.mean()) / many.std(ddof=1) * np.std(differences, ddof=1)
+    assert judge(claim(), found(*many))[0] != "inconclusive"
+    assert "larger test set" in judge(claim(), found(0.9, 1.0, 1.1, images=5))[1]
+    assert judge(claim(), found(5.0, images=0.1)) == ("inconclusive", "one split says nothing of others; five or more "
+                                                      "would")
+
+
+def test_only_evidence_that_lacks_nothing_counts():
+    effect = found(4, 5, 6)
+    unearned, earned = Evidence("s", "other", effect, ("made of other, not of made",)), Evidence("s", "made", effect)
+    here = verdict(claim(), [unearned])
+    assert here.verdict == "not tested" and here.direction.startswith("direction here: higher") and here.why
+    assert verdict(claim(), [unearned, earned]).verdict == "reproduced"
+    assert verdict(claim()).why == "no run of made on made is here"
+    assert verdict(claim(gone="the files are lost"), [earned]).verdict == "source gone"
+    text = claims_table.counts([here])
+    assert text.startswith("1 claims: 0 reproduced, 0 not reproduced, 0 inconclusive, 1 not tested")
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+def git(folder, *words, when="2026-01-02T00:00:00+00:00"):
+    subprocess.run(["git", "-c", "user.name=made", "-c", "user.email=made@made", *words], cwd=folder, check=True,
+                   capture_output=True, env=os.environ | {"GIT_COMMITTER_DATE": when, "GIT_AUTHOR_DATE": when})
+
+
+def write_claims(folder, *entries):
+    text = "".join(yaml.safe_dump([one], sort_keys=False) for one in entries)
+    (folder / "c_made.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A folder of claims under git, with one claim of 2 January."""
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    write_claims(folder, ENTRY)
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "Claim")
+    return folder
+
+
+def test_git_says_when_what_decides_was_committed(repository):
+    path = repository / "c_made.yaml"
+    assert str(committed(path, "c_made").date()) == "2026-01-02"
+    write_claims(repository, ENTRY | {"statement": "A beats B by far"}, ENTRY | {"id": "c_other", "budget": 0.1})
+    assert str(committed(path, "c_made").date()) == "2026-01-02" and committed(path, "c_other") is None
+    write_claims(repository, ENTRY | {"tolerance": 3.0})
+    assert committed(path, "c_made") is None
+    git(repository, "commit", "-qam", "Widen", when="2026-03-04T00:00:00+00:00")
+    assert str(committed(path, "c_made").date()) == "2026-03-04"
+
+
+def made_study(folder, dataset="made", started="2026-02-01T00:00:00+00:00", steps=(10, 10), falls=False, gain=0.05):
+    """results.csv, run.json and history.csv of two arms on three splits."""
+    tables = []
+    for arm, (value, n) in enumerate(zip((0.6 + gain, 0.6), steps)):
+        for draw in range(3):
+            name, key = "ab"[arm], f"{arm}{draw}"
+            below = folder / "made" / "runs" / "pretrain" / f"{name}-p{key}"
+            atomic_json(below / "run.json", {"started": started, "parameters": {"steps": n, "batch": 8}})
+            loss = np.linspace(5, 1, 20) if falls else 1 + 4 * np.exp(-np.arange(20.0))
+            pd.DataFrame({"step": np.arange(20), "loss": loss}).to_csv(below / "history.csv", index=False)
+            atomic_json(folder / "made" / "runs" / "probe" / f"{name}-{key}" / "run.json",
+                        {"started": started, "parameters": {"run": str(below)}})
+            row = {"study": "made", "dataset": dataset, "pretrain_dataset": dataset, "synthetic": False, "arm": name,
+                   "twin": "none", "draw_seed": draw, "order_seed": draw, "seed": 0, "budget_seed": 0, "budget": 1,
+                   "protocol": "linear", "stage": "probe", "status": "done", "key": key}
+            path = folder / f"{key}.csv"
+            path.write_text(to_csv([{"metric": "balanced_accuracy", "group_kind": "all", "group": "all",
+                                     "part": "test", "value": value + 0.01 * draw * (1 - arm), "low": value - 0.002,
+                                     "high": value + 0.002}], row), encoding="utf-8")
+            tables.append(read_text(path))
+    arrange(tables).to_csv(folder / "made" / "results.csv", index=False, lineterminator="\n")
+
+
+def test_own_data_old_tolerance_control_and_equal_tuning_earn_a_verdict(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    [one] = evidence(claim(), "made", repository)
+    assert one.lacking == () and one.effect.effect == pytest.approx(0.06) and one.effect.n_pairs == 3
+    assert verdict(claim(), [one]).verdict == "reproduced"
+    assert verdict(claim(), [one]).why == "the effect is compatible with the published one"
+
+
+@pytest.mark.parametrize("changes, reason", [
+    ({"dataset": "other"}, "made of other, not of made"), ({"steps": (10, 20)}, "unequal tuning budgets: steps 10"),
+    ({"started": "2026-01-01T00:00:00+00:00"}, "committed on 2026-01-02, after the first run had started"),
+    ({"falls": True}, "no positive control: the loss of a-p00 was still falling"),
+])
+def test_without_one_of_them_there_is_a_direction_only(repository, tmp_path, monkeypatch, changes, reason):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path, **changes)
+    said = verdict(claim(), evidence(claim(), "made", repository))
+    assert said.verdict == "not tested" and reason in said.why and "direction here: higher" in said.direction
+
+
+def test_a_baseline_outside_its_published_range_is_no_control(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    for low, lacking in ((55, 0), (70, 1)):
+        [one] = evidence(claim(control={"arm": "b", "low": low, "high": 80}), "made", repository)
+        assert len(one.lacking) == lacking
+    assert one.lacking == ("no positive control: b has 60.0 % balanced_accuracy, published are 70 to 80",)
+
+
+def test_the_interval_is_the_studys_own_where_it_states_the_contrast(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    row = {"family": "between arms", "protocol": "linear", "budget": 1.0, "metric": "balanced_accuracy", "group": "all",
+           "effect": -0.04, "low": -0.05, "high": -0.03, "low_images": -0.041, "high_images": -0.039,
+           "low_splits": -0.05, "high_splits": -0.03, "n_pairs": 3, "p": 0.01, "keys": "10:00 11:01 12:02"}
+    pd.DataFrame([row, row | {"keys": "zz:00", "effect": 9}]).to_csv(tmp_path / "made" / "summary.csv", index=False)
+    [one] = evidence(claim(), "made", repository)
+    assert one.effect == Contrast(0.04, (0.03, 0.05), (0.039, 0.041), (0.03, 0.05), 0.01, 3)
+
+
+def test_pairs_formed_here_hold_the_doubt_of_all_sides():
+    def side(values):
+        rows = pd.DataFrame({"value": values, "draw_seed": [0, 1], "order_seed": [0, 1], "seed": 0, "budget_seed": 0})
+        return rows.assign(low=rows.value - 0.0196, high=rows.value + 0.0196, arm="a")
+    one = paired([(1, side([0.7, 0.8])), (-1, side([0.6, 0.6]))])
+    assert one.effect == pytest.approx(0.15)
+    assert one.over_images == pytest.approx((0.15 - 0.0392, 0.15 + 0.0392), abs=1e-4)
+    interaction = paired([(1, side([0.7, 0.8])), (-1, side([0.6, 0.6])), (-1, side([0.7, 0.7])), (1, side([0.5, 0.6]))])
+    assert interaction.effect == pytest.approx(0.0, abs=1e-12)
+    with pytest.raises(ValueError, match="several numbers of one split"):
+        paired([(1, pd.concat([side([0.7, 0.8])] * 2))])
+
+
+def test_the_page_of_claims_is_in_step():
+    assert (root() / "docs" / "claims.md").read_text("utf-8") == claims_table.as_markdown()
