@@ -55,6 +55,7 @@ def parser():
          protocol={"default": "", "metavar": "NAME", "help": "read by this one, instead of the study's first"})
     verb(audit, name={"metavar": "DATA", "help": "the name of a card, or its file"},
          size={"type": int, "default": 0, "metavar": "N", "help": "pixels of a side, instead of the card's"})
+    verb(claims, study={"metavar": "STUDY", "nargs": "*", "help": "names or files; none for all that have results"})
     verb(report, study={"metavar": "STUDY.yaml|FILE.zip"})
     verb(export, study={"metavar": "STUDY", "help": "its name, or its file"},
          to={"metavar": "FOLDER", "help": "where the tree goes, instead of outputs/STUDY/export/LAYOUT"},
@@ -242,6 +243,34 @@ def audit(arguments):
     said = shown[-2].data["text/markdown"]
     print(shown[-1].data["text/plain"], said, f"pairs and figure: {folder}", sep="\n")
     return int("BLOCKING" in said)
+
+
+def claims(arguments):
+    """What the published claims come to in studies that have run: a verdict for each, and why not where there is none.
+
+    Executes 43_claims into outputs/claims and prints its last table.
+    """
+    import nbformat
+
+    from ssl_core.analysis.claims_table import nothing_here
+    from ssl_core.analysis.evidence import studies_here
+    from ssl_core.config import ConfigError
+    from ssl_core.files import outputs, root
+    from ssl_core.nb import execute
+
+    there, folder = studies_here(), outputs() / "claims"
+    wanted = [study_name(given) if given.endswith((".yaml", ".yml")) else given for given in arguments.study]
+    if absent := sorted(set(wanted) - set(there)):
+        raise ConfigError(f"{absent[0]}: no results here; {', '.join(there) or 'no study'} has some")
+    if not there:
+        print(nothing_here())
+        return
+    try:
+        execute(root() / "notebooks" / "43_claims.ipynb", folder, {"studies": wanted}, report="43_claims.ipynb")
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from None
+    print([output.text for cell in nbformat.read(folder / "43_claims.ipynb", as_version=4).cells
+           for output in cell.get("outputs", ()) if output.output_type == "stream"][-1].rstrip())
 
 
 def report(arguments):

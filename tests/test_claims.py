@@ -12,6 +12,7 @@ from ssl_core.analysis import claims_table
 from ssl_core.analysis.claims import Claim, Evidence, judge, load_claims, verdict
 from ssl_core.analysis.compare import Contrast, contrast
 from ssl_core.analysis.evidence import committed, evidence, paired
+from ssl_core.cli import main
 from ssl_core.config import ConfigError, load_study
 from ssl_core.files import atomic_json, root
 from ssl_core.table import arrange, read_text, to_csv
@@ -245,3 +246,20 @@ def test_pairs_formed_here_hold_the_doubt_of_all_sides():
 
 def test_the_page_of_claims_is_in_step():
     assert (root() / "docs" / "claims.md").read_text("utf-8") == claims_table.as_markdown()
+
+
+def test_without_a_study_the_command_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    assert main(["claims"]) == 0
+    assert capsys.readouterr().out == f"{claims_table.nothing_here()}\n"
+    assert main(["claims", "moon"]) == 2
+    assert capsys.readouterr().err == "moon: no results here; no study has some\n"
+
+
+def test_the_notebook_prints_every_verdict(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    assert main(["claims", "made"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{name} " in said for name in load_claims())
+    assert said.endswith(claims_table.counts([verdict(one) for one in load_claims().values()]) + "\n")
