@@ -203,7 +203,11 @@ def summarise(found, family, pairs, alone, metric):
 
 
 def how_read(row):
-    return f"; {words(row.protocol)}, {budget_words(row.budget)}"
+    """How a contrast ends its brackets. Labels that follow the split differ in number at one budget: that is said."""
+    labels = budget_words(row.budget)
+    if row.label_pool == "as_pretrain":
+        labels = labels.replace("the labels", f"{row.n_labelled / row.budget:,.0f} labels")
+    return f"; {words(row.protocol)}, {labels}"
 
 
 def units_behind(test, metric):
@@ -240,4 +244,6 @@ def answer(summary):
     share = max(3, least.dataset.nunique())  # of each family, before any has more
     chosen = (least.groupby("family").cumcount() >= share).sort_values(kind="stable").index[:LINES + 1]
     said = least[least.index.isin(chosen)]
-    return [said.sentence.iloc[0], *(line.replace(how_read(said.iloc[0]), "") for line in said.sentence.iloc[1:])]
+    first, *others = said.sentence
+    how = first[first.rindex("; "):-2]  # the last thing in its brackets
+    return [first, *(line.replace(how, "") for line in others)]
