@@ -240,6 +240,8 @@ def test_pairs_formed_here_hold_the_doubt_of_all_sides():
     assert one.over_images == pytest.approx((0.15 - 0.0392, 0.15 + 0.0392), abs=1e-4)
     interaction = paired([(1, side([0.7, 0.8])), (-1, side([0.6, 0.6])), (-1, side([0.7, 0.7])), (1, side([0.5, 0.6]))])
     assert interaction.effect == pytest.approx(0.0, abs=1e-12)
+    alone = side([0.7, 0.8])[:1].assign(low=np.nan, high=np.nan)
+    assert paired([(1, alone), (-1, alone)]).verdict == "unknown"
     with pytest.raises(ValueError, match="several numbers of one split"):
         paired([(1, pd.concat([side([0.7, 0.8])] * 2))])
 

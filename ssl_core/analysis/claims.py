@@ -161,7 +161,7 @@ def verdict(claim, evidence=()) -> Verdict:
     for one in evidence:
         if one.effect and not one.lacking:
             return Verdict(claim, *judge(claim, one.effect), evidence=one)
-    here = [f"direction here: {direction(one)}" for one in evidence if one.effect]
+    here = [f"direction here: {direction(one, claim)}" for one in evidence if one.effect]
     why = "; ".join(dict.fromkeys(reason for one in evidence for reason in one.lacking)) or no_study(claim)
     return Verdict(claim, "not tested", why, "; ".join(here))
 
@@ -171,8 +171,10 @@ def no_study(claim):
             else "no study of params/studies has these arms on these data")
 
 
-def direction(one):
-    """An effect in words, with its interval where it has one."""
+def direction(one, claim):
+    """An effect in words, with its interval where it has one; of a level, the level."""
+    if claim.contrast.against is None:
+        return f"{100 * one.effect.effect:.1f} on {one.dataset}"
     text = {"higher": "higher", "lower": "lower", "undecided": "cannot be told", "unknown": "cannot be told"}
     size = f" ({span(one.effect.interval)})" if np.isfinite(one.effect.interval[0]) else ""
     return f"{text[one.effect.verdict]}{size} on {one.dataset}"

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,7 @@ def evidence(claim, study, folder=None) -> list:
 
     Of several, those that rehearse the claim's data count alone. folder: of the claims, if not params/claims.
     """
-    results = read_results(study)
-    path = outputs() / study / "summary.csv"
-    summary = pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.exists() else pd.DataFrame()
+    results, summary = tables_of(study, (outputs() / study / "results.csv").stat())
     found = {dataset: of_dataset(claim, study, dataset, results, summary, folder)
              for dataset in sorted(set(results.dataset))}
     found = {dataset: one for dataset, one in found.items() if one}
@@ -43,6 +42,14 @@ def evidence(claim, study, folder=None) -> list:
         if some := [one for dataset, one in found.items() if chosen(dataset)]:
             return some
     return []
+
+
+@lru_cache(maxsize=32)
+def tables_of(study, _):
+    """results.csv and summary.csv of a study, read once for all claims; _: of the file, so that a newer one is read."""
+    path = outputs() / study / "summary.csv"
+    summary = pd.read_csv(path, keep_default_na=False, na_values=[""]) if path.exists() else pd.DataFrame()
+    return read_results(study), summary
 
 
 def studies_here():
@@ -118,7 +125,8 @@ def paired(sides):
     differences = sum(sign * shared[i].value for i, (sign, _) in enumerate(sides))
     error = sum(shared[i].error for i in range(len(sides))).mean()
     around = differences.mean() + np.array([-1, 1]) * error / np.sqrt(2)  # two draws that have just this deviation
-    return contrast(differences, around)
+    known = len(shared) > 1 or error > 0  # else one number without an interval, such as CKA
+    return contrast(differences, around, np.inf if known else 0)
 
 
 def own_contrast(claim, sides, summary):
