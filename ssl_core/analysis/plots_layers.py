@@ -45,8 +45,12 @@ def layer_levels(table):
 
 
 def cka_levels(table):
-    """CKA of each layer before and after fine-tuning. table: as `grid.told` gives it."""
-    return by_layer(table[table.metric.isin(list(KERNELS))])
+    """CKA of each layer before and after fine-tuning, without the protocols that left every encoder alone.
+
+    table: as `grid.told` gives it.
+    """
+    rows = table[table.metric.isin(list(KERNELS))]
+    return by_layer(rows[rows.groupby(["dataset", "protocol"]).value.transform("min") < 1 - 1e-6])
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
