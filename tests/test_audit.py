@@ -1,0 +1,98 @@
+"""The audit finds planted copies and shared groups, and nothing where nothing was planted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.copies import PLANTED, recall, textures
+from ssl_core.cli import main
+from ssl_core.data import ImageSet
+from ssl_core.data.audit import audit, parts_of
+from ssl_core.data.copies import LOOSE, STRICT, cut, near_copies
+
+
+@pytest.fixture(scope="module")
+def images():
+    return textures(120, 48)
+
+
+def made(images, **more):
+    part = np.repeat(["train", "test"], [len(images) - 40, 40])
+    return ImageSet("made", images, np.arange(len(images)) % 2, ("a", "b"), **{"part": part} | more)
+
+
+def test_every_kind_of_planted_copy_is_found(images):
+    found = recall(images, 12)
+    assert min(found.values()) >= 0.9, found
+    assert all(found[kind] == 1 for kind in PLANTED if "crop" not in kind)
+
+
+def test_different_images_are_no_copies(images):
+    pairs, threshold = near_copies(images)
+    assert len(pairs) == 0 and LOOSE <= threshold <= STRICT
+
+
+def test_flat_images_are_compared_with_nothing():
+    rng = np.random.default_rng(0)
+    flat = (200 + rng.integers(0, 2, (60, 3, 32, 32))).astype(np.uint8)
+    assert len(near_copies(flat)[0]) == 0
+
+
+def test_threshold_follows_the_nearest_but_not_a_few_copies():
+    rng = np.random.default_rng(0)
+    best = 1 - np.exp(rng.normal(-2.5, 0.3, 1000))
+    assert LOOSE < cut(best) < STRICT
+    assert cut(np.r_[best, np.ones(20)]) == pytest.approx(cut(best), abs=0.002)
+    assert cut(best[:20]) == STRICT
+    assert cut(best - 0.5) == LOOSE
+
+
+def test_nothing_is_said_of_clean_data(images):
+    found = audit(data := made(images), parts_of(data))
+    assert found.sentence == "made: nothing found." and not len(found.pairs)
+    assert "No groups are known" in found.notes[0]
+
+
+def test_identical_images_across_parts_block(images):
+    images = images.copy()
+    images[100] = images[3]
+    images[101] = images[4][:, :, ::-1]
+    images[6] = images[5]  # within training: no leak
+    found = audit(data := made(images), parts_of(data))
+    assert found.blocking == ("1 image of test equal to images of train in each pixel.",)
+    assert found.warnings == ("1 pair of near duplicates across train and test.",)
+    assert found.pairs[["kind", "first", "second"]].values.tolist() == [["identical", 3, 100], ["near", 4, 101]]
+    assert found.sentence.startswith("made: BLOCKING")
+
+
+def test_groups_across_parts_block(images):
+    groups = np.arange(120) // 3
+    found = audit(data := made(images, groups=groups), parts_of(data))
+    assert found.blocking == ("1 group in both train and test: '26'.",)
+
+
+def test_test_images_in_pretraining_block(images):
+    found = audit(made(images), {"unlabelled": np.arange(0, 90), "labelled": np.arange(0, 30), "val": np.arange(0),
+                                 "test": np.arange(80, 120)})
+    assert found.blocking[0] == "10 images in both train and test: test images in pretraining."
+
+
+def test_parts_are_drawn_where_there_are_none(images):
+    data = made(images, part=None, groups=np.arange(120) // 4)
+    parts = parts_of(data)
+    assert len(parts["test"]) and not audit(data, parts).blocking
+
+
+def test_command_says_what_blocks_and_leaves_pairs(tmp_path, monkeypatch, capsys, images):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    images = images.copy()
+    images[100] = images[3]
+    np.savez(tmp_path / "made.npz", train_images=images[:80, 0], train_labels=np.arange(80) % 2,
+             test_images=images[80:, 0], test_labels=np.arange(40) % 2)
+    (tmp_path / "made.yaml").write_text("title: made\nkind: npz\nroot: .\nfile: made.npz\ntask: binary\n"
+                                        "classes: [a, b]\n", encoding="utf-8")
+    assert main(["audit", str(tmp_path / "made.yaml")]) == 1
+    assert "made: BLOCKING: 1 image of test equal to images of train" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "outputs" / "audit" / "made" / "pairs.csv")) == 1
+    assert main(["audit", "moon"]) == 2
