@@ -269,18 +269,25 @@ class _Planner:
         frozen = [floor for floor in study.floors if floor not in SUPERVISED]
         for budget_seed in study.evaluate.budget_seeds:
             values = self.shared(target) | split | self.budgets(budget_seed) | {"run": "", "seed": seed}
+            imagenet = {"floors": ["imagenet"], "weights": study.weights, "arm": "imagenet"}
+            read = set()  # protocols by which the floor imagenet, which has a network of its own, is read or tuned
             for network, protocols in networks:
-                first = network == networks[0][0]
+                first, probes = network == networks[0][0], of_stage("probe", protocols) or ["linear"]
                 names = frozen if first and seed == study.seeds[0] else [name for name in frozen if name == "random"]
                 if names:
-                    self.add("probe", "floors", values | network | {
+                    self.add("probe", "floors", values | network | self.probing(probes) | {
                         "arm": "floors" if first else f"random.{network['encoder']}", "floors": names,
-                        "weights": study.weights if "imagenet" in names else "",
-                        **self.probing(of_stage("probe", protocols) or ["linear"])})
-                for name in of_stage("finetune", protocols):
-                    if "imagenet" in study.floors and study.weights and weights_there(study.weights) and first:
-                        self.add("finetune", "floors.imagenet", values | network | self.finetuning(name)
-                                 | {"arm": "imagenet", "weights": study.weights})
+                        "weights": study.weights if "imagenet" in names else ""})
+                    read |= {*probes} if first else set()
+                if "imagenet" in frozen:
+                    more = [name for name in probes if name not in read]
+                    if more and seed == study.seeds[0]:
+                        self.add("probe", "floors.imagenet", values | network | imagenet | self.probing(more))
+                    for name in of_stage("finetune", protocols):
+                        if study.weights and weights_there(study.weights) and name not in read:
+                            self.add("finetune", "floors.imagenet", values | network | self.finetuning(name)
+                                     | {"arm": "imagenet", "weights": study.weights})
+                    read |= {*protocols}
                 for name in of_stage("finetune", protocols) or ["finetune"] * first:
                     for floor in [floor for floor in study.floors if floor in SUPERVISED]:
                         self.add("finetune", f"floors.{floor}", values | network | self.finetuning(name) | PLAIN

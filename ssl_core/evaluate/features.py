@@ -49,11 +49,16 @@ def extract(encoder, images, path=None, batch=512, what="h"):
     return features if what == "taps" else features[what]
 
 
+def has_token(encoder) -> bool:
+    """Whether a network has a class token."""
+    return getattr(encoder.backbone, "cls_token", None) is not None
+
+
 def class_token(encoder, x):
     """The class token after the last norm: (B, 3, S, S) → (B, D). A network that pools patches has its norm after the
     pooling, and the token gets that one. Raises ValueError for a network without a class token."""
     backbone = encoder.backbone
-    if getattr(backbone, "cls_token", None) is None:
+    if not has_token(encoder):
         raise ValueError(f"{encoder.spec['name']} has no class token; take features h, or a vision transformer")
     return backbone.fc_norm(backbone.forward_features(encoder.normalise(x))[:, 0])
 
