@@ -81,6 +81,8 @@ def parser():
          markdown=switch | {"help": "the presets of all methods, as docs/methods.md has them"})
     verb(protocols, name={"metavar": "NAME", "nargs": "?", "help": "of this one alone"},
          markdown=switch | {"help": "as docs/protocols.md has them"})
+    verb(splits, name={"metavar": "NAME", "nargs": "?", "help": "of this one alone"},
+         markdown=switch | {"help": "as docs/splits.md has them"})
     verb(schema)
     verb(doctor)
     return top
@@ -103,7 +105,7 @@ def run(arguments):
     from ssl_core.plan import make_plan
 
     plan = make_plan(study, arguments.accept_older_code)
-    notes = unfit(plan)
+    notes = plan.notes + unfit(plan)
     print(plan_table(plan, arguments.jobs or study.resources.jobs), *notes, sep="\n")
     if arguments.why:
         for job in plan.to_run:
@@ -427,13 +429,20 @@ def methods(arguments):
 def protocols(arguments):
     """How encoders are judged, ours and as published: settings and where they come from."""
     from ssl_core import protocols
-    from ssl_core.config import ConfigError
 
-    try:
+    with in_one_line():
         names = [protocols.protocol(arguments.name).name] if arguments.name else protocols.protocol_names()
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     print(protocols.as_markdown() if arguments.markdown else protocols.as_text(names))
+
+
+def splits(arguments):
+    """How published studies made data uneven and budgeted labels: presets for the splits of a study."""
+    from ssl_core import split_presets
+
+    with in_one_line():
+        names = [split_presets.split_preset(arguments.name).name] if arguments.name else \
+            split_presets.split_preset_names()
+    print(split_presets.as_markdown() if arguments.markdown else split_presets.as_text(names))
 
 
 def schema(arguments):

@@ -13,11 +13,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_core.protocols import BUILT_IN, Protocol, protocol
+from ssl_core.split_presets import with_preset, with_presets
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Floor = Literal["majority", "colour", "pixels", "random", "supervised", "supervised_weighted", "supervised_sampled",
                 "supervised_adjusted", "imagenet"]
 SplitKind = Literal["long_tail", "category_ratio", "balanced", "natural"]
@@ -116,6 +118,7 @@ class RunConfig(Values):
     positive: Count  # the rare class of category_ratio
     label_pool: LabelPool
     test_fraction: Annotated[float, Field(gt=0, lt=1)]  # only where the data set brings no test part
+    val_fraction: Fraction = 0.0  # of the rest, where it brings no validation part; records of earlier runs lack it
     part_seed: Count
     seed: Count
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -129,7 +132,7 @@ class RunConfig(Values):
     def pool_arguments(self) -> dict:
         """The arguments of `data.pools`, by name."""
         names = ("split_kind", "ratio", "twin", "draw_seed", "order_seed", "positive", "label_pool", "test_fraction",
-                 "part_seed")
+                 "val_fraction", "part_seed")
         values = {name: getattr(self, name) for name in names}
         return values | {"n_max": self.n_max or None, "total": self.total or None}
 
@@ -294,6 +297,10 @@ class FinetuneConfig(RunConfig):
 class Splits(Values):
     """Which imbalances are cut; split number i uses draw_seeds[i] and order_seeds[i]."""
 
+    model_config = ConfigDict(json_schema_extra={
+        "required": [], "anyOf": [{"required": ["kind"]}, {"required": ["preset"]}]})
+
+    preset: str | None = None  # a name of params/splits; what is said beside it wins
     kind: SplitKind
     ratios: Annotated[list[Ratio], Field(min_length=1)] = [1]
     draw_seeds: Annotated[list[Count], Field(min_length=1)] = [0]
@@ -302,6 +309,11 @@ class Splits(Values):
     n_max: Count = 0
     total: Count | Annotated[list[Count], Field(min_length=1)] = 0  # a list: every ratio at every total
     positive: Count = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values):
+        return with_preset(values)
 
     @model_validator(mode="after")
     def _pairs(self):
@@ -333,6 +345,7 @@ class Data(Values):
     splits: Splits | None = None  # instead of the study's
     label_pool: LabelPool = "balanced"
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    val_fraction: Fraction = 0.0
     part_seed: Count = 0
 
     @model_validator(mode="after")
@@ -410,6 +423,11 @@ class Study(Values):
     floors: list[Floor] = ["majority", "colour", "pixels", "random"]
     weights: str = ""  # of the floor `imagenet`: efficientnet_lite0 or TIMM_NAME=FILE
     resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, values):
+        return with_presets(values)
 
     @model_validator(mode="after")
     def _names(self):

@@ -44,7 +44,7 @@ def run_study(study, jobs=None, older_code=False, options=()) -> int:
         tidy(plan)
         atomic_json(folder / "plan.json", plan.as_dict())
         print(f"{study.name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run, "
-              f"{plan.cells_there} of {plan.cells_in_all} cells there", flush=True)
+              f"{plan.cells_there} of {plan.cells_in_all} cells there", *plan.notes, sep="\n", flush=True)
         if plan.to_run:
             execute(plan, folder, jobs or study.resources.jobs, options)
             plan = make_plan(study, older_code)

@@ -30,7 +30,7 @@ INPUTS = {
     "finetune": ["data", "labelled", "val", "test"],
 }
 SPLIT = {"split_kind", "ratio", "twin", "order_seed", "n_max", "total", "positive"}
-POOLS = {"label_pool", "test_fraction", "part_seed"}
+POOLS = {"label_pool", "test_fraction", "val_fraction", "part_seed"}
 NETWORK = {"encoder", "encoder_args", "stem", "normalisation"}
 BOOKKEEPING = {"config", "files", "keys", "notebook", "provenance", "runs", "table"}
 CELLS = {"budgets", "protocols", "floors"}  # they name a job's cells, not the job
@@ -83,7 +83,7 @@ def _not_shaping(stage, cfg):
     """Parameters that leave the stage's result alone, or enter it only through a fingerprint."""
     if stage == "pretrain":
         return POOLS
-    names = CELLS | {"run", "weights"}
+    names = CELLS | {"run", "weights", "val_fraction"}  # the last acts through the pools alone
     if cfg.label_pool != "as_pretrain":
         names |= SPLIT
     return names | NETWORK if cfg.run else names

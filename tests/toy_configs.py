@@ -6,7 +6,7 @@ from ssl_core.config import FinetuneConfig, PretrainConfig, ProbeConfig
 
 SHARED = dict(study="s", arm="", dataset="toy", image_size=32, split_kind="long_tail", ratio=100, twin="none",
               draw_seed=0, order_seed=0, n_max=0, total=0, positive=1, label_pool="balanced", test_fraction=0.2,
-              part_seed=0, seed=0, device="cpu", threads=1)
+              val_fraction=0.0, part_seed=0, seed=0, device="cpu", threads=1)
 NETWORK = dict(encoder="resnet10t", encoder_args={}, stem="cifar", normalisation="none")
 OPTIMISER = dict(optimiser="adamw", lr=0.001, weight_decay=0.0, batch=64, warmup=0.1, precision="fp32")
 EVALUATE = dict(budgets=[0.1, 1.0], budget_seed=0, class_weight="none", resamples=200)
