@@ -1,4 +1,4 @@
-"""Made trees with the patterns of published data sets, and copies of their cards that point there."""
+"""Copies of the cards of published data sets that point to made trees, and small images."""
 
 from pathlib import Path
 
@@ -6,12 +6,16 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from ssl_core.files import root
+from ssl_core.data.cards import card_path
+
+
+def card_values(name):
+    return yaml.safe_load(card_path(name).read_text(encoding="utf-8"))
 
 
 def copied(name, tree, **values):
     """The card of a data set with another root, tiny images and, unless given, no expected counts, beside the tree."""
-    card = yaml.safe_load((root() / "params" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
+    card = card_values(name)
     card |= {"root": str(tree), "expected": {}} | ({"image_size": 8} if "image_size" in card else {})
     path = Path(tree).parent / f"{name}.yaml"
     path.write_text(yaml.safe_dump(card | values, sort_keys=False), encoding="utf-8")
@@ -19,8 +23,8 @@ def copied(name, tree, **values):
 
 
 def published(name):
-    """What the card itself expects."""
-    return yaml.safe_load((root() / "params" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))["expected"]
+    """What the card itself expects; {} for a template, whose counts are its user's."""
+    return card_values(name).get("expected", {})
 
 
 def picture(path, seed):

@@ -1,65 +1,29 @@
 """Cards of array files: CIFAR in both of its forms, the published lists that narrow its pools, and MedMNIST."""
 
+import gzip
 import pickle
-import struct
 
 import numpy as np
 import pytest
-import yaml
-from made_data import copied, published
+from made_data import card_values, copied, published
+from published_arrays import (
+    COLOUR,
+    FORMS,
+    LT,
+    MEDMNIST,
+    made_cifar,
+    make_array,
+    make_cifar,
+    make_idx,
+    make_medmnist,
+    python_2_pickle,
+    with_lists,
+)
 
 from ssl_core.data import load
 from ssl_core.data.census import exact_duplicates
 from ssl_core.data.pools import pools
 from ssl_core.data.splits import long_tail_split
-from ssl_core.files import root
-
-CARDS = sorted(path.stem for path in (root() / "params" / "data").glob("*.yaml"))
-LT = [name for name in CARDS if name.startswith("cifar") and "_lt" in name]
-MEDMNIST = [name for name in CARDS if "mnist" in name]
-FORMS = ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar-100-binary", "cifar-100-python")
-
-
-def made_cifar(n_classes, n):
-    """Pixels (n, 3072) and labels (n,) of each batch, the test batch last; a class `n / n_classes` times in each."""
-    rng = np.random.default_rng(0)
-    batches = 6 if n_classes == 10 else 2
-    return [(rng.integers(0, 256, (n, 3072), np.uint8), rng.permutation(np.arange(n) % n_classes).astype(np.uint8))
-            for _ in range(batches)]
-
-
-def python_2_pickle(pixels, labels, key):
-    """The instructions, as cPickle of Python 2 wrote them, of {"batch_label": …, key: […], "data": array, …}."""
-    def word(text):
-        return b"U" + bytes([len(text)]) + text.encode()
-
-    numbers = b"".join(b"K" + bytes([y]) for y in labels)
-    shape = b"M" + struct.pack("<H", len(pixels)) + b"M" + struct.pack("<H", 3072) + b"\x86"
-    made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + word("b") + b"\x87R"
-    array = (made + b"(K\x01" + shape + b"cnumpy\ndtype\n" + word("u1") + b"K\x00K\x01\x87R(K\x03" + word("|")
-             + b"NNN" + 2 * b"J\xff\xff\xff\xff" + b"K\x00tb\x89T" + struct.pack("<I", pixels.size))
-    array += pixels.tobytes() + b"tb"
-    coarse = word("coarse_labels") + b"](" + b"K\x07" * len(labels) + b"e" if key == "fine_labels" else b""
-    names = word("filenames") + b"](" + word("leptodactylus_pentadactylus_s_000004.png") * len(labels) + b"e"
-    return (b"\x80\x02}(" + word("batch_label") + word("training batch 1 of 5") + coarse + word(key) + b"](" + numbers
-            + b"e" + word("data") + array + names + b"u.")
-
-
-def make_cifar(folder, form, n=20):
-    """The files of one form; returns the batches."""
-    n_classes = 10 if "10-" in form else 100
-    batches = made_cifar(n_classes, n)
-    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"] if n_classes == 10 else ["train", "test"]
-    (folder / form).mkdir(parents=True)
-    for name, (pixels, labels) in zip(names, batches):
-        if "py" not in form:
-            before = labels[:, None] if n_classes == 10 else np.stack([labels // 5, labels], 1)
-            content = np.concatenate([before, pixels], 1).tobytes()
-        else:
-            content = python_2_pickle(pixels, labels, "labels" if n_classes == 10 else "fine_labels")
-        (folder / form / (name if "py" in form else f"{name}.bin")).write_bytes(content)
-    return batches
-
 
 # CIFAR
 
@@ -82,29 +46,33 @@ def test_cifar_in_the_order_of_its_batches(tmp_path, form):
     assert (data.part[:train] == "train").all() and (data.part[train:] == "test").all()
 
 
-def test_cifar_broken_missing_wrong_and_doubled(tmp_path):
+@pytest.mark.parametrize("name, form, n", [("cifar10", FORMS[0], 20), ("cifar100", FORMS[2], 100)])
+def test_cifar_broken_missing_wrong_and_doubled(tmp_path, name, form, n):
     tree = tmp_path / "data"
     tree.mkdir()
-    card = copied("cifar10", tree, expected=published("cifar10"))
-    message = (r"root: there is no folder cifar-10-batches-bin or .*, which is empty; "
-               r"get cifar-10-binary.tar.gz \(170 MB\).*; licence: none")
+    card = copied(name, tree, expected=published(name))
+    message = rf"root: there is no folder {form} or .*, which is empty; get .*-binary.tar.gz \(.*; licence: none"
     with pytest.raises(FileNotFoundError, match=message):
         load(card)
-    make_cifar(tree, "cifar-10-batches-bin")
-    with pytest.raises(ValueError, match="expected: images should be 60000, found 120"):
+    made = make_cifar(tree, form, n)
+    with pytest.raises(ValueError, match=f"expected: images should be 60000, found {n * len(made)} in "):
         load(card)
-    first, second = (tree / "cifar-10-batches-bin" / f"data_batch_{i}.bin" for i in (1, 2))
-    first.write_bytes(second.read_bytes())
-    assert exact_duplicates(load(copied("cifar10", tree))).n.tolist() == [2] * 20
-    first.write_bytes(second.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="data_batch_1.bin has 61,459 bytes, no multiple of 3073; fetch it again"):
+    train, test = (tree / form / f"{name}.bin" for name in (("data_batch_1", "test_batch") if n == 20 else
+                                                            ("train", "test")))
+    record = len(test.read_bytes()) // n
+    train.write_bytes(test.read_bytes()[:record] + train.read_bytes()[record:])
+    copies = exact_duplicates(load(copied(name, tree)))
+    assert copies.n.tolist() == [2] and copies.across_parts.tolist() == [True]
+    train.write_bytes(train.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{train.name} has [\d,]+ bytes, no multiple of {record}; fetch it again"):
         load(card)
-    first.unlink()
-    with pytest.raises(FileNotFoundError, match="root: there is no data_batch_1.bin in .*cifar-10-batches-bin"):
+    train.unlink()
+    with pytest.raises(FileNotFoundError, match=f"root: there is no {train.name} in .*{form}"):
         load(card)
-    make_cifar(tmp_path / "other", "cifar-100-python", 100)  # misplaced: the other CIFAR
-    with pytest.raises(ValueError, match="classes: label '10' is none of airplane, "):
-        load(copied("cifar10", tmp_path / "other"))
+    other = FORMS[3] if n == 20 else FORMS[1]  # misplaced: the other CIFAR, whose counts are the same
+    make_cifar(tmp_path / "other", other, 100)
+    with pytest.raises(FileNotFoundError, match=f"root: there is no folder {form} or .*, which holds {other}; get "):
+        load(copied(name, tmp_path / "other"))
 
 
 def test_a_pickle_of_cifar_is_never_run(tmp_path):
@@ -130,21 +98,6 @@ def test_long_tails_of_cifar_have_the_published_counts():
 
 
 # published lists of positions
-
-def with_lists(tree, name, n_train, sizes=(9, 4)):
-    """Lists under the names that a card gives, for draw seeds 1 and 2; returns {pool: {seed: positions}}."""
-    only = yaml.safe_load((root() / "params" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))["only"]
-    rng, lists = np.random.default_rng(0), {}
-    for (pool, file), size in zip(only.items(), sizes):
-        lists[pool] = {}
-        for seed in (1, 2):
-            path = tree / file.format(draw_seed=seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            positions = lists[pool][1] if path.exists() else rng.permutation(n_train)[:size]
-            lists[pool][seed] = positions
-            np.save(path, positions)
-    return lists
-
 
 @pytest.mark.parametrize("name", LT)
 def test_published_lists_become_pools(tmp_path, name):
@@ -192,27 +145,30 @@ def test_a_wrong_list_is_told(tmp_path, positions, message):
         load(copied("cifar10", tmp_path / "data", only={"labelled": "list.npy"}))
 
 
-# MedMNIST
+@pytest.mark.parametrize("name", LT)
+def test_a_broken_a_misplaced_and_a_doubled_list_are_told(tmp_path, name):
+    make_array(name, tmp_path / "data")
+    for file in card_values(name)["only"].values():
+        path = tmp_path / "data" / file.format(draw_seed=1)
+        whole, positions = path.read_bytes(), np.load(path)
+        path.write_bytes(whole[:-3])
+        with pytest.raises(ValueError, match=f"{name}.yaml: only: {path.relative_to(tmp_path / 'data')} is broken"):
+            load(copied(name, tmp_path / "data"))
+        for wrong, message in ((np.arange(50_000), "holds 0 to 49999, and there are "),
+                               (np.append(positions, positions[:2]), "names 2 images twice")):
+            np.save(path, wrong)
+            with pytest.raises(ValueError, match=f"{name}.yaml: only: .*{path.name} {message}"):
+                load(copied(name, tmp_path / "data"))
+        path.write_bytes(whole)
 
-def make_medmnist(path, classes, several, colour, n=(3, 2, 2)):
-    """Each class n times in train, val, test; several labels per image cycle through all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng, arrays = np.random.default_rng(0), {}
-    for part, times in zip(("train", "val", "test"), n):
-        labels = np.repeat(np.arange(classes), times)[:, None]
-        labels = (labels == np.arange(classes)).astype(int) if several else labels
-        arrays[f"{part}_images"] = rng.integers(0, 256, (len(labels), 28, 28) + (3,) * colour, np.uint8)
-        arrays[f"{part}_labels"] = labels.astype(np.uint8)
-    np.savez_compressed(path, **arrays)
-    return arrays
 
+# MedMNIST and MNIST
 
 @pytest.mark.parametrize("name", MEDMNIST)
 def test_medmnist(tmp_path, name):
     tree = tmp_path / "medmnist"
-    card = yaml.safe_load((root() / "params" / "data" / f"{name}.yaml").read_text(encoding="utf-8"))
-    n, several = len(card["classes"]), card["task"] == "multilabel"
-    colour = name in ("pathmnist", "dermamnist", "retinamnist", "bloodmnist")
+    card = card_values(name)
+    n, several, colour = len(card["classes"]), card["task"] == "multilabel", name in COLOUR
     tree.mkdir()
     with pytest.raises(FileNotFoundError, match=f"there is no {name}.npz in .*; get it .*zenodo.*; licence: CC BY"):
         load(copied(name, tree))
@@ -233,20 +189,46 @@ def test_medmnist(tmp_path, name):
         load(copied(name, tree, expected=published(name)))
 
 
-def test_medmnist_broken_misplaced_and_doubled(tmp_path):
-    path = tmp_path / "medmnist" / "bloodmnist.npz"
-    arrays = make_medmnist(path, 8, False, True)
+@pytest.mark.parametrize("name", MEDMNIST)
+def test_medmnist_broken_misplaced_and_doubled(tmp_path, name):
+    path, classes = tmp_path / "medmnist" / f"{name}.npz", card_values(name)["classes"]
+    n, several, colour = len(classes), card_values(name)["task"] == "multilabel", name in COLOUR
+    arrays = make_medmnist(path, n, several, colour)
     arrays["test_images"][0] = arrays["train_images"][0]
     np.savez_compressed(path, **arrays)
-    assert exact_duplicates(load(copied("bloodmnist", path.parent))).across_parts.tolist() == [True]
+    assert exact_duplicates(load(copied(name, path.parent))).across_parts.tolist() == [True]
     whole = path.read_bytes()
     for broken in (whole[:-100], whole[:400] + bytes(100) + whole[500:], whole[:80] + b"x" * 9 + whole[89:], b"<html>"):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"bloodmnist.npz is broken \(.*\); fetch it again"):
-            load(copied("bloodmnist", path.parent))
-    make_medmnist(path, 9, False, True)
-    with pytest.raises(ValueError, match="classes: label '8' is none of basophil, "):
-        load(copied("bloodmnist", path.parent))
-    make_medmnist(path, 14, True, False)
-    with pytest.raises(ValueError, match="label: 14 labels per image need `task: multilabel`"):
-        load(copied("bloodmnist", path.parent))
+        with pytest.raises(ValueError, match=rf"{name}.npz is broken \(.*\); fetch it again"):
+            load(copied(name, path.parent))
+    make_medmnist(path, n + 1, several, colour)  # another of these sets under its name
+    message = f"{n} names for {n + 1} labels" if several else f"label '{n}' is none of "
+    with pytest.raises(ValueError, match=f"classes: {message}"):
+        load(copied(name, path.parent))
+    make_medmnist(path, n + 1, not several, colour)
+    message = f"classes: label '{n}' is none of " if several else f"label: {n + 1} labels per image need `task: mult"
+    with pytest.raises(ValueError, match=message):
+        load(copied(name, path.parent))
+
+
+def test_fashion_mnist_broken_missing_misplaced_and_doubled(tmp_path):
+    folder = tmp_path / "data"
+    make_idx(folder)
+    data = load(copied("fashion_full", folder, expected={"images": 60, "parts": {"train": 30, "test": 30}}))
+    assert data.counts().tolist() == [6] * 10 and data.label_names()[9] == "ankle boot"
+    with pytest.raises(ValueError, match="expected: images should be 70000, found 60 in "):
+        load(copied("fashion_full", folder, expected=published("fashion_full")))
+    train, test, labels = (folder / f"{name}-ubyte.gz" for name in ("train-images-idx3", "t10k-images-idx3",
+                                                                    "t10k-labels-idx1"))
+    whole = train.read_bytes()
+    test.write_bytes(whole)
+    assert exact_duplicates(load(copied("fashion_full", folder))).across_parts.tolist() == [True] * 30
+    for broken in (whole[:-100], b"<html>", gzip.compress(gzip.decompress(whole)[:-9]), labels.read_bytes()):
+        train.write_bytes(broken)
+        with pytest.raises(ValueError, match=f"file: .*{train.name} is broken .*; fetch it again") as caught:
+            load(copied("fashion_full", folder))
+        assert "\n" not in str(caught.value)
+    train.unlink()
+    with pytest.raises(FileNotFoundError, match=f"file: there is no {train.name} in .*data, which holds t10k-images"):
+        load(copied("fashion_full", folder))

@@ -3,45 +3,61 @@ folder, what was expected there, what was found, and where to get it."""
 
 import shutil
 
+import numpy as np
 import pytest
-import test_datasets_medical as medical
 from made_data import copied
-from test_datasets_arrays import make_cifar
-from test_datasets_tissue import make_cytology, make_pnu
+from published_arrays import ARRAYS, LT, MEDMNIST, make_array
+from published_trees import TREES
 
 from ssl_core.config import ConfigError, Study, load_study
 from ssl_core.data import load
-from ssl_core.data.cards import read_card
+from ssl_core.data.cards import card_names, read_card
 from ssl_core.files import root
 from ssl_core.plan import make_plan
 
 
-def cytology(tree):
-    make_cytology(tree.parent)[0].rename(tree)
+def without_test(path):
+    """An npz that lacks the arrays of its test part."""
+    with np.load(path) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.startswith("test")}
+    np.savez_compressed(path, **kept)
 
 
-def pnu(tree):
-    make_pnu(tree.parent).rename(tree)
+def images(wanted, found):
+    return f"images should be {wanted}, found {found} in "
 
 
-def cifar10(tree):
-    make_cifar(tree, "cifar-10-batches-bin")
-
-
-# the tree of each card, as published; what is then taken out of it, and what is said
+# what is taken out of the tree of each card (of an npz: its test part), and what is said
 CASES = {
-    "cytology_lists": (cytology, "val_1.txt", "no val_1.txt in .*, which holds lineProb_unified_test.txt, neg, p"),
-    "pnu": (pnu, "ADH/S18-7_A/x40/S18-7_A x40(2).png", "images should be 36, found 35 in "),
-    "cifar10": (cifar10, "cifar-10-batches-bin/data_batch_4.bin", "no data_batch_4.bin in .*, which holds data_batch"),
-    "chestxray14": (medical.chestxray14, "chest_xray_14_val_list.txt", "no chest_xray_14_val_list.txt in .*, which h"),
-    "bhi_lists": (medical.bhi_lists, "test_split.csv", "no test_split.csv in .*, which holds 10253, 8863, "),
-    "eyepacs": (medical.eyepacs, "test", "images should be 80, found 64 in "),
-    "breakhis": (medical.breakhis, "test/benign", "images should be 48, found 40 in "),
-    "kather2016": (medical.kather2016, "08_EMPTY", "images should be 96, found 84 in "),
-    "pneumonia": (medical.pneumonia, "test/NORMAL/IM-0001-0001.jpeg", "images should be 48, found 47 in "),
-    "sipakmed": (medical.sipakmed, "im_Koilocytotic", "images should be 60, found 48 in "),
-    "herlev": (medical.herlev, "normal_columnar", "images should be 36, found 24 in "),
+    "cytology_lists": ("val_1.txt", "no val_1.txt in .*, which holds lineProb_unified_test.txt, neg, p"),
+    "cytology_folders": ("test/neg", images(40, 36)),
+    "pnu": ("ADH/S18-7_A/x40/S18-7_A x40(2).png", images(36, 35)),
+    "paip": ("PAIP_2", images(24, 16)),
+    "inat18": ("iNaturalist18_val.txt", "no iNaturalist18_val.txt in .*, which holds iNaturalist18_train.txt, train_v"),
+    "elpv": ("images/cell0007.png", "path: 1 of the 24 files listed are not in .*, the first is images/cell0007.png"),
+    "chestxray14": ("chest_xray_14_val_list.txt", "no chest_xray_14_val_list.txt in .*, which h"),
+    "chestxray14_official": ("test_list.txt", "no test_list.txt in .*, which holds Data_Entry_2017.csv, images_0"),
+    "bhi": ("8864", images(32, 24)),
+    "bhi_lists": ("test_split.csv", "no test_split.csv in .*, which holds 10253, 8863, "),
+    "eyepacs": ("test", images(80, 64)),
+    "breakhis": ("test/benign", images(48, 40)),
+    "kather2016": ("08_EMPTY", images(96, 84)),
+    "pneumonia": ("test/NORMAL/IM-0001-0001.jpeg", images(48, 47)),
+    "covid": ("test/Covid", images(54, 48)),
+    "sipakmed": ("im_Koilocytotic", images(60, 48)),
+    "herlev": ("normal_columnar", images(36, 24)),
+    "cifar10": ("cifar-10-batches-bin/data_batch_4.bin", "no data_batch_4.bin in .*, which holds data_batch"),
+    "cifar100": ("cifar-100-binary/test.bin", "no test.bin in .*, which holds train.bin"),
+    "fashion_full": ("t10k-labels-idx1-ubyte.gz", "no t10k-labels-idx1-ubyte.gz in .*, which holds t10k-images-idx3"),
+    **{name: ("split", "only: there is no split/.*.npy in .*, which holds cifar-") for name in LT},
+    **{name: (f"{name}.npz", r"images should be \d+, found \d+ in ") for name in [*MEDMNIST, "fashion"]},
 }
+
+
+def test_every_card_of_real_data_is_here():
+    cards = {name: read_card(name) for name in card_names()}
+    assert set(CASES) == {name for name, card in cards.items() if card.kind != "rehearsal" and not card.synthetic}
+    assert set(CASES) == {*TREES, *ARRAYS}
 
 
 @pytest.fixture(params=CASES)
@@ -57,7 +73,7 @@ def places(tmp_path, monkeypatch):
 
 def made(name, tree):
     """A tree as published in all but its size, and a card that expects just that; returns the card."""
-    CASES[name][0](tree)
+    TREES[name][0](tree) if name in TREES else make_array(name, tree)
     data = load(copied(name, tree))
     parts = {part: int((data.part == part).sum()) for part in ("train", "val", "test")}
     counts = dict(zip(data.classes, data.counts().tolist()))
@@ -96,9 +112,14 @@ def test_an_empty_folder(name, tmp_path):
 def test_something_is_lacking(name, tmp_path):
     tree = tmp_path / "data"
     card = made(name, tree)
-    lacking = tree / CASES[name][1]
-    shutil.rmtree(lacking) if lacking.is_dir() else lacking.unlink()
-    refused(card, tree, CASES[name][2])
+    lacking, said = CASES[name]
+    if lacking.endswith(".npz"):
+        without_test(tree / lacking)
+    elif (tree / lacking).is_dir():
+        shutil.rmtree(tree / lacking)
+    else:
+        (tree / lacking).unlink()
+    refused(card, tree, said)
 
 
 def test_everything_lies_one_folder_too_deep(name, tmp_path):
@@ -107,7 +128,8 @@ def test_everything_lies_one_folder_too_deep(name, tmp_path):
     tree.rename(tmp_path / "deep")
     tree.mkdir()
     (tmp_path / "deep").rename(tree / "unpacked")
-    refused(card, tree, "there is no .* in .*, which holds unpacked; |label: the pattern .* fits 0 of 60 paths; ")
+    refused(card, tree, "there is no .* in .*, which holds unpacked; |: the pattern .* fits 0 of (24|60) paths; "
+            "|classes: label 'unpacked' is none of neg, pos; ")
 
 
 @pytest.mark.parametrize("study", ["a_cytology", "b_breast", "c_longtail", "d_intermediate", "e_small",

@@ -23,9 +23,10 @@ FORMS = {  # folder as the archives unpack: files of the training and of the tes
 
 def list_cifar(folder, card):
     """The training part in the order of its batches, then the test part, as torchvision counts them."""
-    form = next((name for name in FORMS if (folder / name).is_dir()), None)
+    forms = [name for name in FORMS if name.startswith(f"cifar-{len(card.classes)}-")] or list(FORMS)
+    form = next((name for name in forms if (folder / name).is_dir()), None)
     if form is None:
-        raise absent("root", f"folder {' or '.join(FORMS)}", folder)
+        raise absent("root", f"folder {' or '.join(forms)}", folder)
     pieces = []
     for part, names in zip(("train", "test"), FORMS[form]):
         missing = [name for name in names if not (folder / form / name).is_file()]

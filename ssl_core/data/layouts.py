@@ -245,12 +245,15 @@ def read_idx(folder, prefix, what, sha256=None):
     name = f"{prefix}-{what}-idx{3 if what == 'images' else 1}-ubyte"
     path = next((p for p in (Path(folder, name + ".gz"), Path(folder, name)) if p.is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"there is no {name}.gz in {folder}")
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256[name]:
-        raise ValueError(f"{path}: not the published file (SHA-256 differs); fetch it again")
-    shape = np.frombuffer(data, ">u4", data[3], offset=4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+        raise absent("file", f"{name}.gz", folder)
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256[name]:
+            raise ValueError("not the published file: its SHA-256 differs")
+        shape = np.frombuffer(data, ">u4", 3 if what == "images" else 1, offset=4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"file: {path} is broken ({error}); fetch it again") from None
 
 
 LAYOUTS = {"folder": list_folder, "csv": list_csv, "npz": list_npz, "idx": list_idx}

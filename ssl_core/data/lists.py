@@ -33,7 +33,10 @@ def read_list(folder, name, card, place):
     """One list as bool (N,). place: {path: position} of all images."""
     mask = np.zeros(len(place), bool)
     if name.endswith(".npy"):
-        positions = np.load(folder / name, allow_pickle=False)
+        try:
+            positions = np.load(folder / name, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"only: {name} is broken ({error}); fetch it again") from None
         if positions.ndim != 1 or positions.dtype.kind not in "iu":
             raise ValueError(f"only: {name} is {positions.dtype} {positions.shape}; expected positions, integers (n,)")
         low, high = positions.min(initial=0), positions.max(initial=0)
