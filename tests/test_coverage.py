@@ -1,23 +1,26 @@
 """docs/coverage.md: every feature of the published systems is where the table says, and a test that runs serves it."""
 
-import ast
+import contextlib
+import inspect
+import io
+import os
 import re
-import subprocess
-import sys
 from collections import Counter
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
+from _pytest.skipping import evaluate_skip_marks
+
+from ssl_core.protocols import protocol
+from ssl_core.table import COLUMNS
 
 ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "coverage.md").read_text("utf-8")
 ROWS = [[cell.strip().strip("`") for cell in line.strip("| \n").split(" | ")]
-        for line in (ROOT / "docs" / "coverage.md").read_text("utf-8").splitlines() if re.match(r"\| \d+ \|", line)]
+        for line in PAGE.splitlines() if re.match(r"\| \d+ \|", line)]
 SERVED = [row for row in ROWS if row[4] != "—"]
-LOCKED = {Requirement(line).name for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines()}
 
 
 def test_the_table_has_the_73_rows_of_the_inventory():
@@ -31,45 +34,66 @@ def test_what_is_not_served_says_why_in_a_sentence():
         assert test != "—" or re.fullmatch(r"[A-Z][^.]+\.", *note)
 
 
+def entry(values, keys):
+    """What stands in a YAML file under keys joined by dots, numbers being places in lists; KeyError where nothing."""
+    for key in keys.split("."):
+        values = values[int(key)] if isinstance(values, list) else values[key]
+    return values
+
+
 @pytest.mark.parametrize("number, where", [(row[0], row[3]) for row in SERVED])
 def test_what_is_named_is_there(number, where):
+    """Of a card or study a value, as its keys are those of others, too; else the entry of that name."""
     path, symbol = where.split("::")
-    assert (ROOT / path).is_file()
     if path.endswith(".py"):
         assert hasattr(import_module(path[:-3].replace("/", ".")), symbol)
+        return
+    values, (keys, _, value) = yaml.safe_load((ROOT / path).read_text("utf-8")), symbol.partition("=")
+    if path.startswith(("params/data/", "params/studies/")):
+        assert value and str(entry(values, keys)) == value
     else:
-        values = yaml.safe_load((ROOT / path).read_text("utf-8"))
-        assert symbol in values.get("presets", values)
+        assert isinstance(entry(values.get("presets", values), symbol), dict)
 
 
 def test_no_test_serves_more_than_three_rows():
-    assert max(Counter(row[4] for row in SERVED).values()) <= 3
+    assert max(Counter(row[4].partition("[")[0] for row in SERVED).values()) <= 3
 
 
-@cache
-def collected():
-    """The tests of the table's files, as pytest finds them, without their parameters."""
-    files = sorted({row[4].split("::")[0] for row in SERVED})
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout[-2000:]
-    return {line.partition("[")[0] for line in found.stdout.splitlines()}
+class Seen:
+    """A plugin of pytest that keeps what is collected, and why it would be skipped."""
+
+    def pytest_collection_finish(self, session):
+        self.items = {item.nodeid: item for item in session.items}
+        self.skipped = {name for name, item in self.items.items() if evaluate_skip_marks(item)}
 
 
-def test_every_test_is_collected():
-    assert not {row[4] for row in SERVED} - collected()
+@pytest.fixture(scope="module")
+def seen():
+    """The files of the table, imported by a pytest of their own within this process, with its marks evaluated."""
+    files, before, found = sorted({row[4].split("::")[0] for row in SERVED}), dict(os.environ), Seen()
+    command = ["--collect-only", "-qq", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert pytest.main([*command, *(str(ROOT / file) for file in files)], plugins=[found]) == 0, said.getvalue()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return found
 
 
-@pytest.mark.parametrize("file", sorted({row[4].split("::")[0] for row in SERVED}))
-def test_no_test_is_skipped(file):
-    """None is slow, needs a machine of a kind (but for POSIX), or a package that the lock does not install."""
-    text = (ROOT / file).read_text("utf-8")
-    assert set(re.findall(r"importorskip\(\W*(\w+)", text)) <= LOCKED
-    tree, named = ast.parse(text), {row[4].split("::")[1] for row in SERVED if row[4].startswith(file)}
-    marks = [node.value for node in tree.body if isinstance(node, ast.Assign) and "pytestmark" in ast.unparse(node)]
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name in named:
-            assert "pytest.skip" not in ast.unparse(node)
-            marks += node.decorator_list
-    odd = [mark for mark in map(ast.unparse, marks) if re.search("skip|slow", mark) and "os.name" not in mark]
-    assert not odd
+@pytest.mark.parametrize("test", sorted({row[4] for row in SERVED}))
+def test_every_test_is_collected_and_not_skipped(seen, test):
+    """Neither by a mark, `slow` among them, nor for want of a package, nor by itself or by a fixture in tests/."""
+    items = [item for name, item in seen.items.items() if test in (name, name.partition("[")[0])]
+    assert items and not {item.nodeid for item in items} & seen.skipped
+    fixtures = [definition.func for found in items[0]._fixtureinfo.name2fixturedefs.values() for definition in found]
+    own = [function for function in fixtures if ROOT / "tests" in Path(inspect.getfile(function)).parents]
+    assert not [f.__name__ for f in [items[0].function, *own] if re.search(r"skip\(", inspect.getsource(f))]
+
+
+def test_the_logs_name_columns_protocols_and_metrics_that_there_are():
+    filters = re.findall(r"`(\w+)=(\w+)`", PAGE[PAGE.index("## Where the published systems' logs are"):])
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "ssl_core").rglob("*.py"))
+    assert len(filters) > 20 and {key for key, _ in filters} <= {*COLUMNS}
+    for key, value in filters:
+        assert protocol(value) if key == "protocol" else re.search(rf"\b{value}", code), value
