@@ -6,6 +6,7 @@ import warnings
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
@@ -40,7 +41,13 @@ def start_from(encoder, init):
         if not path.exists():
             raise ValueError(f"init {init!r}: no encoder there; give random, imagenet, TIMM_NAME=FILE, an encoder "
                              "file, or a run's folder")
-        load_strictly(encoder.backbone, load_encoder(path).backbone.state_dict(), path)
+        given = load_encoder(path)
+        for what in ("name", "args", "stem"):  # tensors may have the same shapes in another network: heads, strides
+            if given.spec[what] != spec[what]:
+                raise ValueError(f"init {init!r}: that encoder has {what} {given.spec[what]!r}, and this one "
+                                 f"{spec[what]!r}; give both the same network")
+        load_strictly(encoder.backbone, given.backbone.state_dict(), path)
+        warn_of_normalisation(init, given.spec["normalisation"], spec)
         return
     if init == "imagenet":
         state = timm_state(spec["name"])
@@ -49,7 +56,11 @@ def start_from(encoder, init):
     else:
         state = read_state(root() / init.partition("=")[2])
     load_strictly(encoder.backbone, fitted(state, encoder.backbone), f"init {init!r}")
-    trained = "half" if init == LITE0 else trained_with(encoder.backbone)
+    warn_of_normalisation(init, "half" if init == LITE0 else trained_with(encoder.backbone), spec)
+
+
+def warn_of_normalisation(init, trained, spec):
+    """Warn where weights saw images with another normalisation than the encoder of this spec gives them."""
     if spec["normalisation"] != trained:
         warnings.warn(f"init {init!r}: such weights saw images with normalisation {trained!r}, here it is "
                       f"{spec['normalisation']!r}", stacklevel=2)
@@ -76,14 +87,17 @@ def read_state(path):
     """A state dict from a .safetensors or torch file, never executing what is in it."""
     if not path.is_file():
         raise ValueError(f"there is no file {path.name} with weights; paths are relative to the project")
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # plain values; MAE's authors keep their arguments
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name} is no file of tensors alone, and reading anything else could run code; save the "
                          "state dict itself") from None
+    except (SafetensorError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path.name} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}); "
+                         "it may be cut short: fetch or copy it again") from None
     for entry in ("state_dict", "model"):
         state = state.get(entry, state) if isinstance(state, dict) else {}
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}

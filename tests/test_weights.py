@@ -216,6 +216,28 @@ def test_random_leaves_the_encoder_as_it_is_and_another_encoder_gives_its_own(pr
         assert same(other, first.backbone.state_dict())
 
 
+def test_an_encoder_of_another_network_is_refused_though_its_tensors_fit(project):
+    four = fresh("vit_tiny_patch16_224", {"embed_dim": 48, "depth": 1, "num_heads": 4, "patch_size": 16})
+    save_encoder(four, project / "encoder.safetensors")
+    three = fresh("vit_tiny_patch16_224", {"embed_dim": 48, "depth": 1, "num_heads": 3, "patch_size": 16})
+    with pytest.raises(ValueError, match="that encoder has args .*'num_heads': 4.*, and this one .*'num_heads': 3"):
+        start_from(three, "encoder.safetensors")
+    with pytest.warns(UserWarning, match="saw images with normalisation 'imagenet', here it is 'none'"):
+        start_from(fresh("vit_tiny_patch16_224", four.spec["args"], normalisation="none"), "encoder.safetensors")
+
+
+@pytest.mark.parametrize("name", ["r.pth", "r.safetensors"])
+def test_a_file_cut_short_is_said_to_be(project, name):
+    state = pretrained(*RESNET).state_dict()
+    (torch.save if name.endswith("pth") else save_file)(state, project / name)
+    whole = (project / name).read_bytes()
+    for n in (0, 5, len(whole) // 2):
+        (project / name).write_bytes(whole[:n])
+        with pytest.raises(ValueError, match=f"{name} cannot be read .* cut short") as found:
+            start_from(fresh(*RESNET), f"resnet10t={name}")
+        assert "\n" not in str(found.value)
+
+
 def test_a_normalisation_that_the_weights_did_not_see_is_said(project):
     torch.save(pretrained(*RESNET).state_dict(), project / "r.pth")
     torch.save(pretrained(*VIT, img_size=64).state_dict(), project / "v.pth")
