@@ -44,6 +44,8 @@ def parser():
          measure=switch | {"help": "with --dry-run: run ten steps of each pretraining configuration here"},
          commands=switch | {"help": "with --dry-run: the papermill command of each job"},
          jobs={"type": int, "metavar": "N", "help": "jobs at once, instead of the study's"},
+         adopt={"metavar": "FOLDER", "default": "", "help": "count as done what `export --cells` wrote there, "
+                "where keys agree"},
          accept_older_code=switch | {"help": "keep results that other code made from the same parameters and inputs"})
     verb(new, study={"metavar": "STUDY.yaml"},
          data={"metavar": "X", "required": True, "help": "a folder, a CSV, an .npz, or the name of a card"},
@@ -63,7 +65,9 @@ def parser():
                  "c: runs/STUDY/METHOD_DATA_ARCH_ratioR_splitK with results.txt"},
          archive={"metavar": "FILE.zip", "help": "one file of tables, figures, notebooks and records, for `report`; "
                   "alone it writes no tree"},
-         weights=switch | {"help": "with --archive: the networks, too"})
+         weights=switch | {"help": "with --archive: the networks, too"},
+         cells={"metavar": "FOLDER", "help": "add rows and records of what is finished, for git and `run --adopt`; "
+                "alone it writes no tree"})
     images = {"metavar": "FOLDER|CSV", "required": True, "help": "a folder of images, or a CSV with a column path"}
     machine = {"device": {"default": "auto", "choices": ("auto", "cpu", "cuda", "mps"), "help": "what computes"},
                "threads": {"type": int, "default": 0, "metavar": "N", "help": "CPU threads, instead of all"}}
@@ -101,11 +105,12 @@ def run(arguments):
     if not arguments.dry_run:
         from ssl_core.engine import run_study
 
-        return run_study(study, arguments.jobs, arguments.accept_older_code, arguments.options)
-    from ssl_core.plan import make_plan
+        return run_study(study, arguments.jobs, arguments.accept_older_code, arguments.options, arguments.adopt)
+    from ssl_core.engine import planned
 
-    plan = make_plan(study, arguments.accept_older_code)
+    plan, line = planned(study, arguments.accept_older_code, arguments.adopt)
     notes = plan.notes + unfit(plan)
+    print(line, end="")
     print(plan_table(plan, arguments.jobs or study.resources.jobs), *notes, sep="\n")
     if arguments.why:
         for job in plan.to_run:
@@ -307,9 +312,9 @@ def study_name(given):
 
 
 def export(arguments):
-    """Write a study's networks as plain state dicts that timm loads, or the study as one zip; for research use only.
+    """Write a study's networks as plain state dicts that timm loads, the study as one zip, or its finished cells.
 
-    What cannot be written so is listed, in the tree's README.txt in full.
+    For research use only. What cannot be written so is listed, in the tree's README.txt in full.
     """
     from ssl_core.files import outputs
 
@@ -321,7 +326,12 @@ def export(arguments):
 
             names = pack(study, arguments.archive, arguments.study if by_file else None, arguments.weights)
             print(f"{len(names)} files, {'with' if arguments.weights else 'without'} networks: {arguments.archive}")
-        if arguments.to or arguments.layout or not arguments.archive:
+        if arguments.cells:
+            from ssl_core.adopt import write_cells
+
+            added, there = write_cells(study, arguments.cells, arguments.study if by_file else None)
+            print(f"{added} runs added, {there} cells there: {arguments.cells}")
+        if arguments.to or arguments.layout or not (arguments.archive or arguments.cells):
             from ssl_core.export import export
 
             layout = arguments.layout or "a"

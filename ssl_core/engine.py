@@ -12,6 +12,7 @@ import time
 import psutil
 from filelock import FileLock, Timeout
 
+from ssl_core.adopt import adopt
 from ssl_core.files import atomic_json, atomic_write, outputs, root, sha256_file
 from ssl_core.keys import PACKAGE, code_slice
 from ssl_core.live import Live
@@ -23,10 +24,10 @@ from ssl_core.states import TO_RUN
 COMPARE = "40_compare"
 
 
-def run_study(study, jobs=None, older_code=False, options=()) -> int:
+def run_study(study, jobs=None, older_code=False, options=(), adopt_from="") -> int:
     """Make everything of a study that is not there; 0 when all is, 1 when something failed, and says what.
 
-    jobs: at once, in place of the study's. options: handed on to Snakemake.
+    jobs: at once, in place of the study's. options: handed on to Snakemake. adopt_from: a folder of finished cells.
     """
     if os.name == "nt":
         print("bulk runs need Linux, macOS or WSL; on Windows itself single notebooks run: see --dry-run --commands")
@@ -40,14 +41,15 @@ def run_study(study, jobs=None, older_code=False, options=()) -> int:
         print(f"{study.name} is being run already; wait for that to end, or stop it, then start again")
         return 1
     try:
-        plan = make_plan(study, older_code)
+        plan, line = planned(study, older_code, adopt_from)
         tidy(plan)
         atomic_json(folder / "plan.json", plan.as_dict())
+        print(line, end="")
         print(f"{study.name}: {len(plan.to_run)} of {len(plan.jobs)} jobs to run, "
               f"{plan.cells_there} of {plan.cells_in_all} cells there", *plan.notes, sep="\n", flush=True)
         if plan.to_run:
             execute(plan, folder, jobs or study.resources.jobs, options)
-            plan = make_plan(study, older_code)
+            plan, _ = planned(study, older_code, adopt_from)
         atomic_write(folder / "results.csv", collect(plan.jobs).to_csv(index=False, lineterminator="\n"))
         atomic_json(folder / "plan.json", plan.as_dict())
         compared = compare(folder, study.name)
@@ -57,6 +59,12 @@ def run_study(study, jobs=None, older_code=False, options=()) -> int:
     tell_failures(plan)
     print(f"{plan.cells_there} of {plan.cells_in_all} cells; {page}")
     return 0 if compared and not plan.to_run else 1
+
+
+def planned(study, older_code, adopt_from):
+    """The plan, and a line of what it adopts, or ""."""
+    plan = make_plan(study, older_code)
+    return plan, f"{adopt(plan, adopt_from)}\n" if adopt_from else ""
 
 
 def tidy(plan):

@@ -37,6 +37,7 @@ class Job:
     n_unlabelled: int
     state: str = TO_RUN
     why: str = ""
+    adopted: bool = False  # rows and records are there, networks are not
     older: bool = False  # it, or the encoder it rests on, was made by older code, and accepted
     missing: set = field(default_factory=set)  # ids of cells
 
@@ -62,7 +63,8 @@ class Job:
         return {"id": f"{self.stage}/{self.folder.name}", "stage": self.stage, "name": self.name, "arm": self.cfg.arm,
                 "key": self.key, "folder": shown(self.folder), "notebook": shown(notebook_of(self.stage)),
                 "params": self.params, "priority": self.priority, "needs": [shown(need.folder) for need in self.needs],
-                "state": self.state, "why": self.why, "older": self.older, "cells": cells}
+                "state": self.state, "why": self.why, "older": self.older,
+                "adopted": self.adopted, "cells": cells}
 
 
 @dataclass

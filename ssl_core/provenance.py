@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ssl_core.files import root
+from ssl_core.files import root, sha256_file
 
 PACKAGES = "torch torchvision timm numpy scipy scikit-learn pandas ssl-imbalance".split()
 
@@ -46,6 +46,15 @@ def circumstances():
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {"git": commit, "python": platform.python_version(), "system": platform.system(), "packages": packages}
+
+
+def provenance(study, file, records):
+    """What a study's tables come from: commits, lock, study file (SHA-256), keys. records: run.json by run's name."""
+    def digest(path):
+        return sha256_file(path) if path.exists() else ""
+    return {"study": study, "commits": sorted({record["git"] for record in records.values()}),
+            "lock": digest(root() / "requirements.lock"), "study_file": digest(file), "n_keys": len(records),
+            "keys": {record["key"]: name for name, record in sorted(records.items())}}
 
 
 def device_name(wanted):

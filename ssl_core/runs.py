@@ -281,5 +281,7 @@ def collect(jobs):
                     table["arm"] = job.cfg.arm
                 if job.older:
                     table["status"] = "older code"
+                if job.adopted:
+                    table.loc[table.status == "done", "status"] = "adopted"
                 tables.append(table)
     return arrange(tables)

@@ -19,7 +19,7 @@ MODULES = sorted((ROOT / "ssl_core").rglob("*.py"))
 LAYERS = ("files", "protocols", "split_presets", "config", "presets", "table", "data", "augment_ops", "augment",
           "randaugment", "encoders", "foreign", "weights", "methods", "train", "evaluate", "keys", "provenance",
           "load_me", "runs", "finished", "predict", "analysis", "notebook", "nb", "states", "plan", "cost", "measure",
-          "report", "as_timm", "export", "archive", "live", "engine", "cli", "__main__")
+          "report", "as_timm", "export", "archive", "adopt", "live", "engine", "cli", "__main__")
 
 
 def git(*arguments):

@@ -49,10 +49,11 @@ def cells_of(table, jobs):
 
 @lru_cache(maxsize=64)
 def predictions(path):
-    """Test scores of one cell as Predictions."""
+    """Test scores of one cell as Predictions; of an adopted one, certainty in the class that was chosen."""
     with np.load(path, allow_pickle=False) as kept:
         frequency = tuple(kept["frequency"].tolist()) or None
-        return Predictions(kept["probabilities"], kept["labels"], tuple(kept["classes"].tolist()), str(kept["task"]),
+        scores = kept["probabilities"] if "probabilities" in kept else np.eye(len(kept["classes"]))[kept["predicted"]]
+        return Predictions(scores, kept["labels"], tuple(kept["classes"].tolist()), str(kept["task"]),
                            groups=kept["groups"], frequency=frequency)
 
 

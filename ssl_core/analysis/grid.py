@@ -201,7 +201,7 @@ def square(cell, alarm):
     draw, order, seed = cell["split"]
     tip = html.escape(f"split {draw}, class order {order}, seed {seed}: {cell['status']}")
     kind = "alarm" if alarm and cell["state"] == "done" else cell["state"]
-    kind += " older" if cell["status"] == "older code" else ""
+    kind += {"older code": " older", "adopted": " adopted"}.get(cell["status"], "")
     text = SIGNS[cell["state"]] if cell["value"] is None else f"{100 * cell['value']:.0f}"
     if not cell["link"]:
         return f'<span class="cell {kind}" title="{tip}" data-cell>{text}</span>'
