@@ -150,7 +150,8 @@ def refuse_arguments(method, method_args, wrap=()):
             if takes is None or what == "wrap" and key == "name":
                 continue
             if key not in takes:
-                raise ValueError(f"{what} {name!r} takes no {key!r}; it takes: {', '.join(takes) or 'nothing'}")
+                hint = "; method_args {} leaves it its own values" if what == "method" else ""
+                raise ValueError(f"{what} {name!r} takes no {key!r}; it takes: {', '.join(takes) or 'nothing'}{hint}")
             if isinstance(value, str) and type(takes[key]) in (int, float):
                 raise ValueError(f"{what} {name!r}: {key} {value!r} is text, not a number "
                                  "(in YAML write 1.0e-3, not 1e-3)")
