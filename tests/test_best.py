@@ -7,7 +7,7 @@ from made_study import MadeStudy
 from scipy.stats import ttest_rel
 
 from ssl_core.analysis import contrasts
-from ssl_core.analysis.best import best_in, best_of
+from ssl_core.analysis.best import best_in, best_of, table_caption, table_html
 
 
 def frame(values):
@@ -61,3 +61,9 @@ def test_best_of_a_study(tmp_path, monkeypatch):
     assert found[found.bold].arm.tolist() == ["BCL-I (1:100)"] * 2
     assert set(found.metric) == {"balanced_accuracy", "recall"} and set(found.n_splits) == {3}
     assert found.groupby("metric").p_best.sum().between(0.9, 1).all()
+    accuracy = found[found.metric == "balanced_accuracy"]
+    text = table_html(accuracy)
+    assert text.count("<b>") == 1 and "<th>BCL-I (1:100)</th><td><b>72.0</b></td>" in text
+    assert "3 splits. Bold: the best" in table_caption(accuracy)
+    assert "there is none" in table_caption(accuracy.assign(bold=False)) and "<b>" not in table_html(
+        accuracy.assign(bold=False))

@@ -22,16 +22,19 @@ def test_without_doubt_over_images_it_is_the_paired_t_test():
     assert found.interval == pytest.approx(found.over_splits) and found.over_images == pytest.approx((0.0225, 0.0225))
 
 
-def test_both_doubts_add_with_satterthwaites_degrees_of_freedom():
+def test_half_widths_of_both_doubts_add_as_squares():
     differences, sd, n, units = np.array([0.03, 0.04, 0.05]), 0.02, 3, 15
     found = contrast(differences, draws(sd), units)
     over_splits, over_images = np.var(differences, ddof=1) / n, sd**2 * units / (units - 1)
-    total = over_splits + over_images
-    df = total**2 / (over_splits**2 / (n - 1) + over_images**2 / (units - 1))
-    half = stats.t.ppf(0.975, df) * np.sqrt(total)
+
+
+    def half(level):
+        return np.hypot(*(stats.t.ppf(1 - level / 2, df) * np.sqrt(variance)
+                          for df, variance in ((n - 1, over_splits), (units - 1, over_images))))
+
     assert found.effect == pytest.approx(0.04) and found.n_pairs == 3
-    assert found.interval == pytest.approx((0.04 - half, 0.04 + half), rel=1e-6)
-    assert found.p == pytest.approx(2 * stats.t.sf(0.04 / np.sqrt(total), df), rel=1e-6)
+    assert found.interval == pytest.approx((0.04 - half(0.05), 0.04 + half(0.05)), rel=1e-6)
+    assert half(found.p) == pytest.approx(0.04, rel=1e-6)  # at its own level an interval just reaches 0
     assert found.over_splits == pytest.approx(tuple(stats.ttest_1samp(differences, 0).confidence_interval()))
 
 
@@ -96,16 +99,16 @@ def test_three_sentences_follow_from_the_interval_alone():
         cost = cost_sentence(found, "recall", "A", 100, WHERE)
         said[found.verdict] = sentence(found, "recall", "A", "B", WHERE), cost
     assert said["higher"] == (
-        f"A scores 5.0 points of recall higher than B (+4.2 to +5.8; {WHERE}).",
-        f"Pretraining A on 1:100 costs 5.0 points of recall against as many balanced images (+4.2 to +5.8; {WHERE}).")
+        f"A scores 5.0 points of recall higher than B (+4.1 to +5.9; {WHERE}).",
+        f"Pretraining A on 1:100 costs 5.0 points of recall against as many balanced images (+4.1 to +5.9; {WHERE}).")
     assert said["undecided"] == (
-        f"No detectable difference between A and B: +0.1 points of recall (−0.7 to +0.9; {WHERE}).",
-        f"No detectable cost of 1:100 for A: balanced minus imbalanced is +0.1 points of recall (−0.7 to +0.9; "
-        f"{WHERE}).")
+        f"A against B: no detectable difference (−0.8, +1.0), within ±1 (+0.1 points of recall; {WHERE}).",
+        "Pretraining A on 1:100 or on as many balanced images: no detectable difference (−0.8, +1.0), within ±1 "
+        f"(balanced minus imbalanced is +0.1 points of recall; {WHERE}).")
     assert said["lower"] == (
-        f"A scores 5.0 points of recall lower than B (−5.8 to −4.2; {WHERE}).",
+        f"A scores 5.0 points of recall lower than B (−5.9 to −4.1; {WHERE}).",
         f"Pretraining A on 1:100 gains 5.0 points of recall over as many balanced images: balanced minus imbalanced is "
-        f"−5.0 (−5.8 to −4.2; {WHERE}).")
+        f"−5.0 (−5.9 to −4.1; {WHERE}).")
 
 
 @pytest.mark.parametrize("value, text", [(0.0213, "+2.1"), (-0.0213, "−2.1"), (0, "0.0"), (-0.0001, "0.0"),

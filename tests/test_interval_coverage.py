@@ -37,3 +37,12 @@ def test_page_has_the_table_of_the_simulation_that_is_kept():
     assert table.strip() == coverage.as_markdown(kept).strip()
     assert set(kept.positives) == set(coverage.POSITIVES) and set(kept.groups) == set(coverage.GROUPS)
     assert f"{kept.repeats.max()} test sets" in page
+
+
+def test_contrasts_hold_the_truth_at_least_as_often_as_they_say():
+    found = coverage.simulate_contrasts([5], [0.7], repeats=600)
+    assert found.coverage[0] >= 0.95 - 3 * 0.0089 and found.above[0] <= 0.025 + 3 * 0.0064
+    page = (ROOT / "docs" / "statistics.md").read_text("utf-8")
+    kept = pd.read_csv(ROOT / "outputs" / "reference" / "statistics" / "contrasts.csv")
+    assert coverage.contrasts_as_markdown(kept) in page and "4,000 studies" in page and set(kept.repeats) == {4000}
+    assert kept.coverage.min() >= 0.95 - 3 * 0.00345 and kept.above.max() <= 0.025 + 3 * 0.0025

@@ -5,9 +5,8 @@ import re
 
 import numpy as np
 
-from ssl_core.analysis.compare import points
 from ssl_core.analysis.grid import cell_id
-from ssl_core.analysis.wording import budget_short, budget_words, describe, metric_words, words
+from ssl_core.analysis.wording import budget_short, budget_words, describe, metric_words, points, words
 from ssl_core.evaluate.heads import headline_rows
 
 SHOWN, NAMES = 8, 6  # sentences before the rest is folded; classes that one names

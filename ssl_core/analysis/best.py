@@ -6,10 +6,13 @@ that an arm wins; a tie goes to none. Bold needs 0.95. Where two arms are equal 
 number then, as of a one-sided test either way, and fewer with more arms; p-values by Holm stand in summary.csv.
 """
 
+import html
+
 import numpy as np
 import pandas as pd
 
 from ssl_core.analysis.contrasts import BALANCED, FEW, READ, SPLIT, drawn, rare_classes
+from ssl_core.analysis.wording import budget_short, metric_words, words
 
 BOLD = 0.95
 
@@ -76,3 +79,35 @@ def best_in(cells, resamples=1000):
         best = best_of(values, np.array(draws).T, min(units for *_, units, _ in each))
         tables.append(pd.DataFrame([about | {"metric": metric[0], "group": metric[2]}] * len(best)).join(best))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def table_html(found):
+    """Rows of `best_in` of one data set and metric as an HTML table: arms down, protocols and budgets across, per cent.
+
+    In bold what is the best of its competitors with P(best) of at least 0.95.
+    """
+    protocols = list(found.protocol.unique())
+    columns = sorted(set(zip(found.protocol, found.budget)), key=lambda c: (protocols.index(c[0]), c[1]))
+    arms = found.sort_values(["ratio", "total"], kind="stable").arm.unique()
+    above = "".join(f'<th colspan="{sum(p == name for p, _ in columns)}">{html.escape(words(name))}</th>'
+                    for name in protocols)
+    head = "".join(f"<th>{budget_short(budget)}</th>" for _, budget in columns)
+    cells = {(arm, protocol, budget): f"<b>{100 * mean:.1f}</b>" if bold else f"{100 * mean:.1f}" for
+             arm, protocol, budget, mean, bold in found[["arm", "protocol", "budget", "mean", "bold"]].to_numpy()}
+    lines = "".join(f"<tr><th>{html.escape(arm)}</th>"
+                    + "".join(f"<td>{cells.get((arm, *column), '')}</td>" for column in columns) + "</tr>"
+                    for arm in arms)
+    what = metric_words(found.metric.iloc[0], found.group.iloc[0])
+    return (f'<div class="scroll"><table class="plain"><thead><tr><th rowspan="2">{what} in %</th>{above}</tr>'
+            f"<tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>")
+
+
+def table_caption(found):
+    """What the numbers of `table_html` are, and what bold means; that nothing is bold is said, too."""
+    n = found.n_splits
+    over = f"{n.min()} to {n.max()} splits" if n.nunique() > 1 else f"{n.max()} splits" if n.max() > 1 else "one split"
+    bold = "Bold" if found.bold.any() else "Bold, of which there is none"
+    left = found.n_left_out.max()
+    return (f"Means over {over}{f'; at most {left} left out as an arm is not there' * bool(left)}. {bold}: the best of "
+            f"the arms that saw as many images at the same ratio, with a probability of {BOLD:g} or more over test "
+            f"images{' and splits together' * bool(n.max() > 1)}.")

@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import stats
 
-from ssl_core.analysis.compare import Contrast, span
+from ssl_core.analysis.compare import Contrast
+from ssl_core.analysis.wording import span
 from ssl_core.config import ConfigError
 from ssl_core.files import root
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ssl_core.analysis.claims import VERDICTS, Claim, judge, load_claims
-from ssl_core.analysis.compare import contrast, points, span
+from ssl_core.analysis.compare import contrast
+from ssl_core.analysis.wording import points, span
 
 COLOURS = {"reproduced": "#1b7837", "not reproduced": "#b35806", "inconclusive": "#555555", "not tested": "#999999",
            "source gone": "#999999"}

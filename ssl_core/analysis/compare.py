@@ -3,18 +3,21 @@ follows from it.
 
 A pair is one split evaluated on both sides on the same test images. The mean difference over pairs varies because
 other test images could have been drawn (bootstrap over images or clusters, common to all pairs) and because other
-splits could have been drawn (its standard error over pairs). The two variances are added, and the interval is Student's
-t with Satterthwaite's degrees of freedom, but never narrower than over splits alone; with one pair there is only the
-first source, and it is said. In simulation it covers 94 to 98 %.
+splits could have been drawn (its standard error over pairs). Each has its t interval, and half the width of the one
+that holds both is the root of the sum of squares of theirs (Banerjee 1960): it covers at least 95 %, where
+Satterthwaite's degrees of freedom, estimated from few splits, fall a little short. With one pair there is only the
+first source, and it is said.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import stdtrit
 
-from ssl_core.analysis.wording import in_order, words
+from ssl_core.analysis.power import undecided_sentence
+from ssl_core.analysis.wording import in_order, points, span, words
 
 
 @dataclass(frozen=True)
@@ -47,51 +50,49 @@ def contrast(differences, draws, units=np.inf):
         return Contrast(effect, none, none, none, float("nan"), n)
     var_images = float(np.nanvar(draws, ddof=1)) / (1 - 1 / units)
     var_splits = float(np.var(differences, ddof=1)) / n if n > 1 else 0.0
-    variance = var_images + var_splits
-    spread = var_images**2 / (units - 1) + (var_splits**2 / (n - 1) if n > 1 else 0)
-    over_images, over_splits = (var_images, units - 1), (var_splits, n - 1)
-    together = [(variance, variance**2 / spread if spread > 0 else np.inf)] + ([over_splits] if n > 1 else [])
-    half = max(half_width(*doubt) for doubt in together)
-    return Contrast(effect, around(effect, half), around(effect, half_width(*over_images)),
-                    around(effect, half_width(*over_splits)) if n > 1 else none,
-                    max(p_value(effect, *doubt) for doubt in together), n)
+    images, splits = (np.sqrt(var_images), units - 1), (np.sqrt(var_splits), n - 1)
+    doubts = [images, splits] if n > 1 else [images]
+
+    def around(*doubts):
+        half = half_width(0.05, *doubts)
+        return effect - half, effect + half
+
+    return Contrast(effect, around(*doubts), around(images), around(splits) if n > 1 else none,
+                    p_value(effect, doubts), n)
 
 
-def half_width(variance, df):
-    """Of Student's 95 % interval."""
-    return float(stats.t.ppf(0.975, df) * np.sqrt(variance))
+def half_width(level, *doubts):
+    """Of the interval that misses in a share `level`; doubts: (standard error, degrees of freedom) of each source."""
+    return float(np.hypot.reduce([error * stdtrit(df, level / 2) for error, df in doubts]))
 
 
-def p_value(effect, variance, df):
-    return float(2 * stats.t.sf(abs(effect) / np.sqrt(variance), df)) if variance > 0 else float(effect == 0)
+def p_value(effect, doubts):
+    """The level at which the interval just reaches 0; below 1e-80 it is 0."""
+    least, most = -80 * np.log(10), 0.0
+
+    def reaches(log_level):
+        return half_width(np.exp(log_level), *doubts) - abs(effect)
+
+    if effect == 0 or reaches(least) <= 0:
+        return float(effect == 0)
+    return float(np.exp(brentq(reaches, least, most)))
 
 
-def around(effect, half):
-    return effect - half, effect + half
+def sentence(found, metric, a, b, where, unit="split"):
+    """One of three sentences about `a` against `b`, by the interval alone; where: what was paired, and how read.
 
-
-def points(value):
-    """A share as signed percentage points: 0.0213 → "+2.1"; a true minus sign."""
-    text = f"{100 * value:+.1f}"
-    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−")
-
-
-def span(interval):
-    return f"{points(interval[0])} to {points(interval[1])}"
-
-
-def sentence(found, metric, a, b, where):
-    """One of three sentences about `a` against `b`, by the interval alone; where: what was paired, and how read."""
+    unit: what a pair is, of which an undecided contrast says how many more would tell.
+    """
     size, about = points(abs(found.effect)).lstrip("+"), f"({span(found.interval)}; {where})"
     return {"higher": f"{a} scores {size} points of {metric} higher than {b} {about}.",
             "lower": f"{a} scores {size} points of {metric} lower than {b} {about}.",
-            "undecided": f"No detectable difference between {a} and {b}: {points(found.effect)} points of {metric} "
-                         f"{about}.",
+            "undecided": f"{a} against {b}: {undecided_sentence(found, unit)} ({points(found.effect)} points of "
+                         f"{metric}; {where}).",
             "unknown": f"{a} against {b}: {points(found.effect)} points of {metric}, too few independent test images "
                        f"for an interval ({where})."}[found.verdict]
 
 
-def cost_sentence(found, metric, arm, ratio, where):
+def cost_sentence(found, metric, arm, ratio, where, unit="split"):
     """The same, for the cost of imbalance: found holds balanced twin − imbalanced."""
     size, about = points(abs(found.effect)).lstrip("+"), f"({span(found.interval)}; {where})"
     left = f"balanced minus imbalanced is {points(found.effect)}"
@@ -99,7 +100,8 @@ def cost_sentence(found, metric, arm, ratio, where):
                       f"images {about}.",
             "lower": f"Pretraining {arm} on 1:{ratio:g} gains {size} points of {metric} over as many balanced images: "
                      f"{left} {about}.",
-            "undecided": f"No detectable cost of 1:{ratio:g} for {arm}: {left} points of {metric} {about}.",
+            "undecided": f"Pretraining {arm} on 1:{ratio:g} or on as many balanced images: "
+                         f"{undecided_sentence(found, unit)} ({left} points of {metric}; {where}).",
             "unknown": f"The cost of 1:{ratio:g} for {arm} is not known: {left} points of {metric}, too few "
                        f"independent test images for an interval ({where})."}[found.verdict]
 

@@ -113,7 +113,12 @@ def summary_of(cells, resamples=1000):
                 paired += [(family, pairs.assign(rare=rare if metric is FEW else None), alone, metric)
                            for metric in metrics if metric is BALANCED or rare is not None]
     found = drawn(paired, resamples)
-    summary = pd.DataFrame([summarise(found, *one) for one in paired], columns=COLUMNS)
+    return adjusted([summarise(found, *one) for one in paired])
+
+
+def adjusted(rows):
+    """Rows of summary.csv as a frame, with p adjusted by Holm's rule within each family."""
+    summary = pd.DataFrame(rows, columns=COLUMNS)
     return summary.assign(p_adjusted=summary.groupby("family").p.transform(holm))
 
 
@@ -186,21 +191,26 @@ def summarise(found, family, pairs, alone, metric):
     if family == "cost of imbalance":
         arm = words(first.arm)
         what, against = f"{arm}, balanced", f"{arm}, 1:{imbalanced.ratio:g}"
-        text = cost_sentence(effect, measured, arm, imbalanced.ratio, where)
+        text = cost_sentence(effect, measured, arm, imbalanced.ratio, where, unit[:-1])
     else:
         what, against = first.series, START.get(first.arm_b) or first.series_b
-        text = sentence(effect, measured, what, against, where)
+        text = sentence(effect, measured, what, against, where, unit[:-1])
     test = f"paired t over {unit} with bootstrap over images" if n > 1 else "paired bootstrap over images"
+    return judged(effect, differences, averaged["keys"].agg("+".join)) | {
+        "study": first.study, "family": family, "dataset": first.dataset, "what": what, "against": against,
+        "pretrain_dataset": first.pretrain_dataset, "arm": first.arm, "split_kind": first.split_kind,
+        "ratio": imbalanced.ratio, "twin": first.twin, "n_unlabelled": imbalanced.n_unlabelled,
+        "protocol": first.protocol, "budget": first.budget, "n_labelled": first.n_labelled, "metric": name,
+        "group": group, "test": test, "n_left_out": alone, "n_images": first.n, "sentence": text}
+
+
+def judged(effect, differences, keys):
+    """What a row of summary.csv says of a Contrast, of the difference in each split, and of the runs behind each."""
     ends = {f"{end}{over}": limits[i] for over, limits in (("", effect.interval), ("_images", effect.over_images),
                                                            ("_splits", effect.over_splits))
             for i, end in enumerate(("low", "high"))}
-    return {"study": first.study, "family": family, "dataset": first.dataset, "what": what, "against": against,
-            "pretrain_dataset": first.pretrain_dataset, "arm": first.arm, "split_kind": first.split_kind,
-            "ratio": imbalanced.ratio, "twin": first.twin, "n_unlabelled": imbalanced.n_unlabelled,
-            "protocol": first.protocol, "budget": first.budget, "n_labelled": first.n_labelled, "metric": name,
-            "group": group, "test": test, "effect": effect.effect, **ends, "n_pairs": n, "n_left_out": alone,
-            "n_images": first.n, "differences": " ".join(f"{d:.5f}" for d in differences),
-            "keys": " ".join(averaged["keys"].agg("+".join)), "p": effect.p, "sentence": text}
+    return ends | {"effect": effect.effect, "p": effect.p, "n_pairs": effect.n_pairs, "keys": " ".join(keys),
+                   "differences": " ".join(f"{d:.5f}" for d in differences)}
 
 
 def how_read(row):

@@ -1,13 +1,14 @@
-"""How often the 95 % intervals over test images hold the truth, by number of positives and of groups: a simulation.
+"""How often 95 % intervals hold the truth, by simulation.
 
-A test set is binary: so many positives and 100 negatives, whose scores are normal, 1.5 standard deviations apart, with
-a shift of standard deviation 0.7 that all images of a group share. Groups are drawn at random, so that their sizes
-differ. "patients": a group holds one class, as with one diagnosis each, and `groups` counts those of the positives;
-"slides": a group holds both. The truth is that of the population, by integration. `python -m ssl_core.analysis.coverage
-[REPEATS]` writes outputs/reference/statistics/coverage.csv, from which docs/statistics.md has its tables.
+Of values over test images, by number of positives and of groups. A test set is binary: so many positives and 100
+negatives, whose scores are normal, 1.5 standard deviations apart, with a shift of standard deviation 0.7 that all
+images of a group share. Groups are drawn at random, so that their sizes differ. "patients": a group holds one class, as
+with one diagnosis each, and `groups` counts those of the positives; "slides": a group holds both. The truth is that of
+the population, by integration. Of contrasts, by number of splits, and by how large the doubt over test images is beside
+that over splits. `python -m ssl_core.analysis.coverage` writes coverage.csv and contrasts.csv of
+outputs/reference/statistics/, from which docs/statistics.md has its tables.
 """
 
-import sys
 from itertools import product
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import norm
 
+from ssl_core.analysis.compare import contrast
 from ssl_core.evaluate import weighted
 from ssl_core.evaluate.intervals import MIN_GROUPS, MIN_POSITIVES, with_intervals
 from ssl_core.evaluate.metrics import Predictions, metric_values
@@ -24,6 +26,7 @@ POSITIVES, GROUPS = (5, 10, 20, 50, 100, 200), (4, 8, 16, 30, 100, 0)  # 0: ever
 DESIGNS, METRICS = ("patients", "slides"), ("recall", "balanced_accuracy", "roc_auc", "average_precision")
 NEGATIVES, APART, SHARED = 100, 1.5, 0.7
 HOLDS = 93, 97
+SPLITS, BESIDE = (2, 3, 5, 10, 20), (0, 0.1, 0.3, 0.5, 0.7, 1, 2, 5)
 
 
 def made_test(positives, groups, design, rng):
@@ -77,6 +80,36 @@ def simulate(positives=POSITIVES, groups=GROUPS, designs=DESIGNS, repeats=400, r
     return pd.DataFrame(found)
 
 
+def simulate_contrasts(splits=SPLITS, beside=BESIDE, units=60, repeats=4000, seed=0):
+    """→ one row for each number of splits and doubt over images: coverage, and above: the share of contrasts without an
+    effect whose interval lies above 0.
+
+    beside: standard deviation of the mean over other test images, in units of that over other splits; the bootstrap
+    knows the first as a sample of so many independent images does.
+    """
+    found = []
+    for n, size in product(splits, beside):
+        rng = np.random.default_rng((seed, n, round(10 * size)))
+        error = size / np.sqrt(n)
+        limits = np.empty((repeats, 2))
+        for i in range(repeats):
+            known = error * np.sqrt(rng.chisquare(units - 1) / units)
+            limits[i] = contrast(error * rng.normal() + rng.normal(size=n), known * np.array([-1, 1]) / np.sqrt(2),
+                                 units).interval
+        low, high = limits.T
+        found.append({"n_splits": n, "images_beside_splits": size, "repeats": repeats,
+                      "coverage": ((low <= 0) & (high >= 0)).mean(), "above": (low > 0).mean()})
+    return pd.DataFrame(found)
+
+
+def contrasts_as_markdown(found):
+    """Coverage of contrasts in per cent: a row for each number of splits, a column for each doubt over images."""
+    wide = found.pivot(index="n_splits", columns="images_beside_splits", values="coverage")
+    lines = ["| splits | " + " | ".join(f"{size:g}" for size in wide) + " |", "|--:|" + "--:|" * len(wide.columns)]
+    return "\n".join([*lines, *(f"| {n} | " + " | ".join(f"{100 * c:.1f}" for c in row) + " |"
+                                for n, row in zip(wide.index, wide.to_numpy()))])
+
+
 def as_markdown(found):
     """A table for each design: coverage in per cent by positives and groups, bold where it is 93 to 97, "–" where fewer
     than half of the test sets have an interval."""
@@ -102,7 +135,9 @@ def percent(coverage, given):
 
 
 if __name__ == "__main__":
-    simulated = simulate(repeats=int(sys.argv[1]) if len(sys.argv) > 1 else 400)
-    path = root() / "outputs" / "reference" / "statistics" / "coverage.csv"
-    atomic_write(path, simulated.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
-    print(as_markdown(simulated))
+    for name, simulated, text in (("contrasts", simulate_contrasts, contrasts_as_markdown),
+                                  ("coverage", simulate, as_markdown)):
+        table = simulated()
+        path = root() / "outputs" / "reference" / "statistics" / f"{name}.csv"
+        atomic_write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
+        print(text(table))

@@ -10,30 +10,39 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ssl_core.analysis.compare import contrast, points, span
-from ssl_core.analysis.contrasts import BALANCED, FEW, READ, SPLIT, drawn, predictions
-from ssl_core.analysis.plots import COLUMN, PALETTE, axes
-from ssl_core.analysis.wording import budget_words, metric_words, words
+from ssl_core.analysis.compare import contrast
+from ssl_core.analysis.contrasts import BALANCED, FEW, READ, SPLIT, adjusted, drawn, judged, predictions
+from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes
+from ssl_core.analysis.plots_study import source, thousands
+from ssl_core.analysis.power import undecided_sentence
+from ssl_core.analysis.wording import budget_words, metric_words, points, span, words
 
 MIN_LEVELS = 3  # two are a contrast, and leave nothing to hold out
+PROTOCOLS = 3  # that one figure has room for
 ALONG = {"ratio": "largest class over smallest", "total": "unlabelled images", "budget": "labels"}
+TIMES = ALONG | {"ratio": "imbalance"}
 CURVE = ["pretrain_dataset", "arm", "split_kind", "labels", *READ]  # and of ALONG what is not varied
-COLUMNS = """dataset pretrain_dataset arm split_kind protocol along held metric group x mean low high predicted error
-    error_low error_high outside slope slope_low slope_high n_splits n_left_out n_images""".split()
+FAMILIES = "slope of a response curve", "prediction of a level left out"
+COLUMNS = """dataset pretrain_dataset arm split_kind protocol along held metric group x mean low high predicted outside
+    slope slope_low slope_high n_splits n_left_out n_images""".split()
 
 
 def response_curves(cells, resamples=1000):
-    """One row for each level of each curve with at least three levels; slopes are per tenfold and stand in each row.
+    """(one row for each level of each curve with at least three levels, for a figure; rows of summary.csv).
 
-    cells: of `contrasts.cells_of`. error: the line through the other levels minus what was measured; outside: the level
-    is an end, so that the line was prolonged. Values are shares.
+    cells: of `contrasts.cells_of`. The summary has the slope of each curve, per tenfold, and for each level the error
+    of the line through the other levels: predicted minus measured. outside: the level is an end, so that the line was
+    prolonged. Values are shares.
     """
     asked = [(None, rows.assign(path_b=rows.path, rare=rare if metric is FEW else None), (along, left), metric)
              for along, rows, left in chosen(cells) for rare in [few_classes(rows)] for metric in (BALANCED, FEW)
              if metric is BALANCED or rare is not None]
     found = drawn(asked, resamples)
-    rows = [row for _, curve, about, metric in asked for row in levels_of(found, curve, metric, *about)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    levels, summary = [], []
+    for _, curve, about, metric in asked:
+        of_curve, of_summary = fitted(found, curve, metric, *about)
+        levels, summary = levels + of_curve, summary + of_summary
+    return pd.DataFrame(levels, columns=COLUMNS), adjusted(summary)
 
 
 def chosen(cells):
@@ -61,8 +70,8 @@ def few_classes(curve):
     return pd.Series([of_split[split].frequency for split in zip(curve.draw_seed, curve.order_seed)], curve.index)
 
 
-def levels_of(found, curve, metric, along, left):
-    """The rows of one curve. found: of `contrasts.drawn`; left: splits that were left out."""
+def fitted(found, curve, metric, along, left):
+    """(levels, rows of the summary) of one curve. found: of `contrasts.drawn`; left: splits that were left out."""
     each = [found[path, metric, rare] for path, rare in zip(curve.path, curve.rare)]
     if len({images for *_, images in each}) > 1:
         raise ValueError(f"cells of {curve.key.iloc[0]} and others of its curve were tested on different images; "
@@ -78,26 +87,43 @@ def levels_of(found, curve, metric, along, left):
         values[s, i] += value / n[s, i]
         draws[i] += resampled / n[s, i] / len(splits)
     units = min(cell[2] for cell in each)
+    keys = curve.groupby(SPLIT, sort=False)["key"].agg(lambda names: "+".join(dict.fromkeys(names)))
 
-    def judged(weights):
+    def judge(weights):
         return contrast(values @ weights, weights @ draws, units)
 
     x = curve.groupby(along).n_labelled.mean()[at].to_numpy() if along == "budget" else np.array(at, float)
     first, log_x, unit = curve.iloc[0], np.log10(x), np.eye(len(at))
-    slope = judged(slope_weights(log_x))
+    slope, several = judge(slope_weights(log_x)), len(splits) > 1
+    where = "; ".join(filter(None, (f"{len(splits)} splits" if several else "one split, test images only",
+                                    first.on.strip(), words(first.protocol), held(first, along))))
     about = {name: first[name] for name in ("dataset", "pretrain_dataset", "arm", "split_kind", "protocol")} | {
-        "along": along, "held": held(first, along), "metric": metric[0], "group": metric[2], "slope": slope.effect,
-        "slope_low": slope.interval[0], "slope_high": slope.interval[1], "n_splits": len(splits), "n_left_out": left,
-        "n_images": first.n}
+        "metric": metric[0], "group": metric[2], "n_left_out": left, "n_images": first.n}
+    summary = about | {"study": first.study, "twin": first.twin, "what": words(first.arm),
+                       "test": f"{'t over splits with ' * several}bootstrap over images"}
+    levels, rows = [], [summary | common(curve) | judged(slope, values @ slope_weights(log_x), keys) | {
+        "family": FAMILIES[0], "against": f"ten times the {TIMES[along]}",
+        "sentence": slope_sentence(slope, metric, first.arm, along, where)}]
     for i, level in enumerate(x):
-        others, here = np.arange(len(at)) != i, judged(unit[i])
-        weights = np.zeros(len(at))
+        others, here, outside = np.arange(len(at)) != i, judge(unit[i]), i in (0, len(at) - 1)
+        weights = -unit[i]
         weights[others] = line_weights(log_x[others], log_x[i])
-        error = judged(weights - unit[i])
-        yield about | {"x": level, "mean": here.effect, "low": here.interval[0], "high": here.interval[1],
-                       "predicted": here.effect + error.effect, "error": error.effect,
-                       "error_low": error.interval[0], "error_high": error.interval[1],
-                       "outside": i in (0, len(at) - 1)}
+        error = judge(weights)
+        levels.append(about | {"along": along, "held": held(first, along), "x": level, "mean": here.effect,
+                               "low": here.interval[0], "high": here.interval[1], "outside": outside,
+                               "predicted": here.effect + error.effect, "slope": slope.effect,
+                               "slope_low": slope.interval[0], "slope_high": slope.interval[1],
+                               "n_splits": len(splits)})
+        rows.append(summary | common(curve[curve[along] == at[i]]) | judged(error, values @ weights, keys) | {
+            "family": FAMILIES[1], "against": f"measured at {level_words(along, level)}",
+            "sentence": error_sentence(error, metric, first.arm, level_words(along, level), outside, where)})
+    return levels, rows
+
+
+def common(rows):
+    """What all cells have in common of ratio, images and labels; else NaN."""
+    return {name: rows[name].iloc[0] if rows[name].nunique() == 1 else np.nan
+            for name in ("ratio", "n_unlabelled", "budget", "n_labelled")}
 
 
 def slope_weights(x):
@@ -117,33 +143,68 @@ def held(row, along):
     return ", ".join(text for name, text in said.items() if name != along and text)
 
 
-def slopes(frame):
-    """One row for each curve of `response_curves`, with the mean size of its held-out error inside and outside."""
-    by = COLUMNS[:COLUMNS.index("x")] + COLUMNS[COLUMNS.index("slope"):]
-    sizes = frame.assign(inside=frame.error.abs().where(~frame.outside), outside=frame.error.abs().where(frame.outside))
-    curves = sizes.groupby(by, sort=False, dropna=False)
-    found = curves[["inside", "outside"]].mean().rename(columns="error_{}".format).reset_index()
-    return found.assign(sentence=[slope_sentence(row) for row in found.itertuples()])
+def level_words(along, level):
+    """One level of a curve in words."""
+    return f"1:{level:,g}" if along == "ratio" else f"{level:,.0f} {ALONG[along]}"
 
 
-def slope_sentence(row):
-    """What ten times as much does to a metric, by the interval alone. row: of `slopes`."""
-    times = {"ratio": "imbalance", "total": "unlabelled images", "budget": "labels"}[row.along]
-    change = (f"changes by {points(row.slope)} points" if row.slope_low > 0 or row.slope_high < 0
-              else f"has no detectable slope: {points(row.slope)} points")
-    over = f"{row.n_splits} splits" if row.n_splits > 1 else "one split, test images only"
-    interval = "too few independent test images for an interval" if np.isnan(row.slope_low) else span(
-        (row.slope_low, row.slope_high))
-    known = words(row.arm)
-    return (f"{metric_words(row.metric, row.group).capitalize()} of {known} {change} for ten times the {times} "
-            f"({interval}; {over}; {words(row.protocol)}, {row.held}). A level left out is predicted to within "
-            f"{100 * row.error_inside:.1f} points between the others and {100 * row.error_outside:.1f} beyond them.")
+def slope_sentence(found, metric, arm, along, where):
+    """What ten times as much does to a metric, by the interval alone. found: Contrast of the slope."""
+    what = f"{metric_words(metric[0], metric[2])} of {words(arm)}"
+    size = f"{points(found.effect)} points"
+    if found.verdict == "unknown":
+        return f"{capital(what)}, for ten times the {TIMES[along]}: {size}, {undecided_sentence(found)} ({where})."
+    if found.verdict == "undecided":
+        said = undecided_sentence(found, what="slope")
+        return f"{capital(what)}, for ten times the {TIMES[along]}: {said} ({size}; {where})."
+    return f"{capital(what)} changes by {size} for ten times the {TIMES[along]} ({span(found.interval)}; {where})."
+
+
+def error_sentence(found, metric, arm, level, outside, where):
+    """How far the line through the other levels misses one level. found: Contrast of predicted minus measured."""
+    what = f"{capital(metric_words(metric[0], metric[2]))} of {words(arm)} at {level}, predicted from the other "
+    what += f"levels{', beyond them' * outside}"
+    size = points(abs(found.effect)).lstrip("+")
+    if found.verdict in ("higher", "lower"):
+        too = {"higher": "high", "lower": "low"}[found.verdict]
+        return f"{what}: {size} points too {too} ({span(found.interval)}; {where})."
+    return f"{what}: {undecided_sentence(found, what='error')} ({points(found.effect)} points; {where})."
+
+
+def capital(text):
+    return text[:1].upper() + text[1:]
+
+
+def to_draw(frame, along):
+    """Of the balanced accuracy of one data set along ratio, total or budget what one figure has room for.
+
+    The curves of the study's first protocols, where most is held at the smallest and at the largest value.
+    """
+    rows = frame[(frame.along == along) & (frame.metric == BALANCED[0])]
+    rows = rows[rows.protocol.isin(rows.protocol.unique()[:PROTOCOLS])]
+    return rows[rows.held.isin(rows.held.unique()[[0, -1]])] if rows.held.nunique() > 2 else rows
+
+
+def plot_curve_panels(frame):
+    """A row for each protocol, a panel for what is held: `plot_curves`, and the slopes below. frame: of `to_draw`."""
+    protocols, held_at = frame.protocol.unique(), frame.held.unique()
+    arms = frame.groupby(["pretrain_dataset", "arm", "split_kind"]).ngroups
+    fig, panels = plt.subplots(len(protocols), len(held_at), figsize=(PAGE, (1.9 + 0.14 * arms) * len(protocols)),
+                               sharex=True, sharey="row", squeeze=False)
+    for line, protocol in zip(panels, protocols):
+        for ax, at in zip(line, held_at):
+            rows = frame[(frame.protocol == protocol) & (frame.held == at)]
+            ax.set_title(f"{words(protocol)}, {at}")
+            if len(rows):
+                plot_curves(rows, ax)
+            ax.label_outer()
+    return fig
 
 
 def plot_curves(frame, ax=None):
     """One metric in per cent against ratio, images or labels (log), with intervals and the fitted lines.
 
-    frame: rows of `response_curves` of one dataset, metric, group and `along`.
+    frame: rows of `response_curves` of one dataset, metric, group and `along`. Slopes stand in the legend.
     """
     ax = axes(ax, COLUMN, 2.6)
     curves = list(frame.groupby(["pretrain_dataset", "arm", "split_kind", "protocol", "held"], sort=False))
@@ -152,6 +213,8 @@ def plot_curves(frame, ax=None):
         colour, log_x = PALETTE[i % len(PALETTE)], np.log10(rows.x)
         label = ", ".join([words(name[1]), *(words(part) if j == 3 else part.replace("_", " ") if j == 2 else part
                                              for j, part in enumerate(name) if j != 1 and len(parts[j]) > 1)])
+        slope, low, high = rows.iloc[0][["slope", "slope_low", "slope_high"]]
+        label += f": {points(slope)}" + (f" ({span((low, high))})" if low == low else "")
         bars = 100 * np.array([rows["mean"] - rows.low, rows.high - rows["mean"]])
         ax.errorbar(rows.x * 1.03 ** (i - (len(curves) - 1) / 2), 100 * rows["mean"], yerr=np.nan_to_num(bars),
                     color=colour, marker="osD^vP*"[i % 7], linestyle="none", elinewidth=0.8, capsize=1.5, label=label)
@@ -160,18 +223,23 @@ def plot_curves(frame, ax=None):
     first = frame.iloc[0]
     ax.set_xscale("log")
     ticks = sorted(frame.x.unique())
-    ax.set_xticks(ticks, [f"1:{x:,g}" if first.along == "ratio" else f"{x:,.0f}" for x in ticks])
+    ticks = [ticks[i] for i in sorted({round(i) for i in np.linspace(0, len(ticks) - 1, min(5, len(ticks)))})]
+    ax.set_xticks(ticks, [f"1:{thousands(x)}" if first.along == "ratio" else thousands(round(x)) for x in ticks])
     ax.xaxis.set_minor_locator(plt.NullLocator())
     ax.set(xlabel=ALONG[first.along], ylabel=f"{metric_words(first.metric, first.group)} in %")
-    ax.legend(fontsize=6.5)
+    ax.legend(fontsize=6.5, title="slope per tenfold", title_fontsize=6.5, loc="best")
     return ax
 
 
-def caption_curves(frame):
-    """What `plot_curves` shows, over what the intervals are, and what was left out."""
+def caption_curves(frame, table):
+    """What `plot_curves` shows, over what the intervals are, and what was left out. table: the results drawn from."""
     n, left, first = frame.n_splits, frame.n_left_out.max(), frame.iloc[0]
-    splits = f"{n.min()} to {n.max()} splits" if n.nunique() > 1 else f"{n.min()} split{'s' * bool(n.min() > 1)}"
-    return (f"{metric_words(first.metric, first.group).capitalize()} against {ALONG[first.along]}: means over "
-            f"{splits} with 95 % intervals over test images and splits together, and the least-squares line of each "
-            f"curve. {f'Splits left out as a level is not there: at most {left} of a curve. ' if left else ''}"
-            f"{first.n_images:,.0f} test images of {first.dataset}.")
+    several = f"{n.min()} to {n.max()} splits" if n.nunique() > 1 else f"{n.min()} splits"
+    drawn = f"means over {several}" if n.max() > 1 else "one split"
+    bars = "" if frame.low.isna().all() else (
+        f"; bars, and in brackets: 95 % intervals over test images{' and splits together' * bool(n.max() > 1)}")
+    return (f"{capital(metric_words(first.metric, first.group))} against {ALONG[first.along]}: {drawn}{bars}; the "
+            "least-squares line of each curve, with its slope, in points for ten times as much. "
+            f"{f'Splits left out as a level is not there: at most {left} of a curve. ' if left else ''}"
+            f"{first.n_images:,.0f} test images. All slopes, and errors at levels left out: summary.csv. "
+            f"{source(table)}")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, nct, norm, t
 
-from ssl_core.analysis.wording import budget_short, in_order, metric_words, words
+from ssl_core.analysis.wording import budget_short, in_order, metric_words, points, words
 from ssl_core.files import outputs, root
 
 POWER, SURE, MOST = 0.8, 0.8, 2000
@@ -19,10 +19,7 @@ POWER, SURE, MOST = 0.8, 0.8, 2000
 
 def half_width(n, sd, sd_images=0.0):
     """Of the 95 % interval over n splits and the test images, as `compare.contrast` has it for many test images."""
-    over_splits = sd / np.sqrt(n)
-    both = np.hypot(over_splits, sd_images)
-    df = (n - 1) * (both / over_splits) ** 4 if over_splits > 0 else np.inf
-    return max(t.ppf(0.975, df) * both, t.ppf(0.975, n - 1) * over_splits)
+    return np.hypot(t.ppf(0.975, n - 1) * sd / np.sqrt(n), norm.ppf(0.975) * sd_images)
 
 
 def power(n, effect, sd, sd_images=0.0):
@@ -61,28 +58,26 @@ def more_images(wanted, sd_images, at_power=None):
     return (z * sd_images / wanted) ** 2
 
 
-def undecided_sentence(found, within=0.01):
+def undecided_sentence(found, unit="split", within=0.01, what="difference"):
     """What a contrast that decides nothing says, and how many more splits would tell.
 
-    found: of `compare.contrast`; within: half the width that one wants, as a share. → "no detectable difference
-    (−1.2, +2.1); about 11 more splits for ±1".
+    found: of `compare.contrast`; unit: what its pairs are; within: half the width that one wants, as a share. → "no
+    detectable difference (−1.2, +2.1); about 11 more splits for ±1".
     """
-    from ssl_core.analysis.compare import points
-
     (low, high), wanted = found.interval, f"±{100 * within:g}"
     if found.verdict == "unknown":
-        return "too few independent test images for an interval; more splits do not help"
-    said = f"no detectable difference ({points(low)}, {points(high)})"
+        return f"too few independent test images for an interval; more {unit}s do not help"
+    said = f"no detectable {what} ({points(low)}, {points(high)})"
     if np.isnan(found.over_splits[0]):
-        return f"{said}; of one split, so that it is not known how many more {wanted} needs"
+        return f"{said}; of one {unit}, so that it is not known how many more {wanted} needs"
     sd = (found.over_splits[1] - found.effect) / t.ppf(0.975, found.n_pairs - 1) * np.sqrt(found.n_pairs)
     sd_images = (found.over_images[1] - found.effect) / t.ppf(0.975, 1e6)
     n = splits_for_width(within, sd, sd_images)
     if n is None:
         times = more_images(within, sd_images)
-        return f"{said}; {wanted} needs at least {times:.1f} times the test images, not only more splits"
+        return f"{said}; {wanted} needs at least {times:.1f} times the test images, not only more {unit}s"
     more = max(n - found.n_pairs, 0)
-    return f"{said}; about {more} more split{'s' * (more != 1)} for {wanted}" if more else f"{said}, within {wanted}"
+    return f"{said}; about {more} more {unit}{'s' * (more != 1)} for {wanted}" if more else f"{said}, within {wanted}"
 
 
 def planned(summary, detect):
@@ -92,7 +87,7 @@ def planned(summary, detect):
     n: splits behind sd; these_images: splits to detect it were test images beyond doubt; for_width, to_detect,
     to_be_safe: splits, NaN where no number is enough.
     """
-    rows = summary[(summary.n_pairs > 1) & summary.test.str.contains("splits")]
+    rows = summary[(summary.n_pairs > 1) & summary.test.str.contains("paired t over splits")]
     found = []
     for name, group in rows.groupby(["family", "metric", "group", "protocol", "budget"], sort=False):
         differences = [np.array(text.split(), float) for text in group.differences]

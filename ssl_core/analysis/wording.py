@@ -12,6 +12,16 @@ WORDS = {"simclr": "SimCLR", "mae": "MAE", "lotar": "LoTaR", "bcl_i": "BCL-I", "
          "balanced_accuracy": "balanced accuracy", "roc_auc": "ROC area", "bcl": "BCL"}
 
 
+def points(value):
+    """A share as signed percentage points: 0.0213 → "+2.1"; a true minus sign."""
+    text = f"{100 * value:+.1f}"
+    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−")
+
+
+def span(interval):
+    return f"{points(interval[0])} to {points(interval[1])}"
+
+
 def words(name):
     """How a figure writes a name of the tables; a published protocol's is the `short` of its preset."""
     if name in WORDS:
