@@ -347,6 +347,7 @@ class Data(Values):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     val_fraction: Fraction = 0.0
     part_seed: Count = 0
+    allow_copies: bool = False  # run though held-out images, or their groups, are in training; marks the results
 
     @model_validator(mode="after")
     def _own_labels(self):

@@ -12,6 +12,7 @@ from pathlib import Path
 from ssl_core.config import PLAIN, SUPERVISED, ConfigError, Data, FinetuneConfig, PretrainConfig, ProbeConfig
 from ssl_core.files import root
 from ssl_core.keys import LITE0_PACKAGE, make_key, weights_there
+from ssl_core.leaks import leaks, refuse_leaks
 from ssl_core.nb import parameters_of, stamp
 from ssl_core.presets import ARGUMENTS, values_of
 from ssl_core.protocols import protocol
@@ -69,10 +70,11 @@ class Job:
 
 @dataclass
 class Plan:
-    """All jobs of a study, each after those it needs."""
+    """All jobs of a study, each after those it needs; `copies`: what `allow_copies` lets pass, by data set."""
 
     study: object
     jobs: list
+    copies: dict
 
     @property
     def to_run(self) -> list:
@@ -98,7 +100,8 @@ class Plan:
 
     def as_dict(self) -> dict:
         """What the engine, the comparison and the page read: outputs/<study>/plan.json."""
-        return {"study": self.study.name, "question": self.study.question, "threads": self.study.resources.threads,
+        return {"study": self.study.name, "question": self.study.question,
+                "copies": self.copies, "threads": self.study.resources.threads,
                 "gpus": self.study.resources.gpus, "cells_there": self.cells_there, "cells_in_all": self.cells_in_all,
                 "jobs": [job.as_dict() for job in self.jobs]}
 
@@ -129,7 +132,8 @@ def make_plan(study, older_code=False) -> Plan:
         for split in planner.labels_of(target):
             for seed in study.seeds:
                 planner.floors(target, split, seed, read)
-    return Plan(study, list(planner.jobs.values()))
+    jobs = list(planner.jobs.values())
+    return Plan(study, jobs, refuse_leaks(study, leaks(jobs, planner.load, planner.pools)))
 
 
 class _Planner:

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 from benchmarks.copies import PLANTED, recall, textures
+from ssl_core.analysis.inflation import inflation, with_a_copy
 from ssl_core.cli import main
 from ssl_core.data import ImageSet
 from ssl_core.data.audit import audit, parts_of
 from ssl_core.data.copies import LOOSE, STRICT, cut, near_copies
+from ssl_core.evaluate.metrics import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,39 @@ def test_parts_are_drawn_where_there_are_none(images):
     data = made(images, part=None, groups=np.arange(120) // 4)
     parts = parts_of(data)
     assert len(parts["test"]) and not audit(data, parts).blocking
+
+
+def scored(right, labels, groups=None):
+    """Predictions that are right where `right` says so."""
+    called = np.where(right, labels, 1 - labels)
+    return Predictions(np.eye(2)[called], labels, ("a", "b"), groups=groups)
+
+
+def test_inflation_is_what_copies_add_to_the_score():
+    rng, labels, copies = np.random.default_rng(0), np.arange(400) % 2, np.arange(400) < 100
+    right = copies | (rng.random(400) < 0.6)
+    every, others, found = inflation(scored(right, labels), copies)
+    assert others == pytest.approx(0.6, abs=0.06) and found.effect == pytest.approx(every - others)
+    assert found.interval[0] > 0.05 and found.interval[0] < 0.25 * (1 - others) < found.interval[1] < 0.2
+    groups = np.arange(400) // 8
+    clustered = inflation(scored(np.repeat(right[::8], 8), labels, groups), copies)[2]
+    assert np.ptp(clustered.interval) > np.ptp(found.interval)
+
+
+def test_inflation_of_few_copies_or_a_lost_class_has_no_interval():
+    labels = np.arange(400) % 2
+    few = inflation(scored(labels >= 0, labels), np.arange(400) < 5)[2]
+    lost = inflation(scored(labels >= 0, labels), labels == 1)[2]
+    assert few.effect == 0 and np.isnan(few.interval).all() and np.isnan(lost.interval).all()
+
+
+def test_only_copies_in_the_training_of_a_run_count(images):
+    images = images.copy()
+    images[102] = images[7]
+    data, test = made(images), np.arange(80, 120)
+    pairs = pd.DataFrame({"first": [3, 4], "second": [100, 101]})
+    assert with_a_copy(data, pairs, test, np.array([3, 5])).tolist() == [100]
+    assert with_a_copy(data, pairs, test, np.array([4, 7])).tolist() == [101, 102]
 
 
 def test_command_says_what_blocks_and_leaves_pairs(tmp_path, monkeypatch, capsys, images):

@@ -10,7 +10,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from ssl_core.data.copies import STRICT, near_copies
 from ssl_core.data.pools import pools
 
 COLUMNS = ["kind", "first", "second", "part_first", "part_second", "score"]
@@ -91,8 +90,10 @@ def shared(data, sides, one, other):
 
 def identical(data, role):
     """Pairs of equal pixels across parts: each image beside the first one of every other part."""
-    places, rows = {}, []
-    for i in np.flatnonzero(role != ""):
+    places, rows, used = {}, [], np.flatnonzero(role != "")
+    numbers = pixel_numbers(data, used)
+    _, first, times = np.unique(numbers, return_inverse=True, return_counts=True)
+    for i in showing(data, used[times[first] > 1]):
         places.setdefault(data.hashes[i].tobytes(), {}).setdefault(role[i], []).append(int(i))
     order = ("train", "val", "test")
     for by_part in (found for found in places.values() if len(found) > 1):
@@ -101,8 +102,26 @@ def identical(data, role):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def pixel_numbers(data, positions):
+    """uint64 (n,), equal where the pixels are: the start of their SHA-256."""
+    return np.ascontiguousarray(data.hashes[positions, :8]).view("<u8").ravel()
+
+
+def showing(data, positions):
+    """Those of the positions whose image is not of one colour: empty tiles are equal, and tell nothing."""
+    return [int(i) for i in positions if data.images[i].min() < data.images[i].max()]
+
+
+def copied(data, positions, others, theirs):
+    """Those of the positions of one ImageSet whose pixels are those of an image of another, at positions `theirs`."""
+    equal = np.isin(pixel_numbers(data, positions), pixel_numbers(others, theirs))
+    return showing(data, positions[equal]) if data.images.shape[1:] == others.images.shape[1:] else []
+
+
 def search(data, role, sides, equal):
     """Near duplicates across parts, without those of `equal`, and the threshold."""
+    from ssl_core.data.copies import STRICT, near_copies
+
     used = np.flatnonzero(role != "")
     held_out = np.flatnonzero(np.isin(role[used], ("val", "test")))
     if not len(held_out):

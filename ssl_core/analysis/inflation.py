@@ -1,0 +1,74 @@
+"""How much of a score is copies: finished cells scored with and without the test images that training has seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from ssl_core.analysis.compare import contrast
+from ssl_core.analysis.contrasts import predictions, units_behind
+from ssl_core.config import FinetuneConfig, PretrainConfig, ProbeConfig
+from ssl_core.data.audit import copied
+from ssl_core.data.pools import pools
+from ssl_core.evaluate import weighted
+from ssl_core.evaluate.intervals import MIN_GROUPS, resample
+from ssl_core.evaluate.metrics import metric_values
+from ssl_core.files import outputs, root
+from ssl_core.keys import fingerprint
+from ssl_core.runs import read_run
+
+COLUMNS = ["run", "cell", "test images", "with a copy", "score", "without them", "inflation", "low", "high"]
+
+
+def inflation(test, copies, seed=0, resamples=1000):
+    """Predictions and bool (n,), the images with a copy in training → (score of all, of the others, Contrast of them).
+
+    The score is balanced accuracy. One resample of the images, or of whole groups, serves both sides. There is no
+    interval where copies come of fewer than eight groups, and nothing (NaN) where all images of a class are copies.
+    """
+    kind, name = ("all", "all"), "balanced_accuracy"
+    key, rest = (*kind, name), ~np.asarray(copies)
+    others = replace(test, probabilities=test.probabilities[rest], labels=test.labels[rest], groups=test.groups[rest])
+    every = metric_values(test, metric=name)[key]
+    if len(np.unique(others.labels, axis=0)) < len(np.unique(test.labels, axis=0)):
+        return every, np.nan, contrast([np.nan], [], 0)
+    units = min(units_behind(others, (name, *kind)), len(np.unique(test.groups[~rest])))
+    values = every, metric_values(others, metric=name)[key]
+    draws = [metric_values(test, weighted, w, metric=name)[key] - metric_values(others, weighted, w[rest], metric=name)[
+        key] for w in resample(test, seed, resamples)]
+    return *values, contrast([values[0] - values[1]], np.concatenate(draws), units * (units >= MIN_GROUPS))
+
+
+def inflation_table(data, pairs, study, protocol="linear"):
+    """One row for each finished cell of a study on this ImageSet, by one protocol: its score with copies and without.
+
+    pairs: of an `Audit` of these data. A copy counts where its like is in what this very run was trained on, with
+    labels or without. Runs on other pixels, or with another test part, are passed over.
+    """
+    rows = []
+    for folder in sorted((outputs() / study).glob("runs/*/*/")):
+        record = read_run(folder)
+        inputs = record.get("parts", {}).get("inputs", {})
+        if record.get("status") != "done" or inputs.get("data") != data.fingerprint or "test" not in inputs:
+            continue
+        cfg = {"probe": ProbeConfig, "finetune": FinetuneConfig}[record["stage"]](**record["parameters"])
+        own, trained = pools(data, **cfg.pool_arguments()), []
+        below = read_run(root() / cfg.run) if cfg.run else {}
+        if below.get("parts", {}).get("inputs", {}).get("data") == data.fingerprint:
+            trained = pools(data, **PretrainConfig(**below["parameters"]).pool_arguments()).unlabelled
+        if fingerprint(own.test) != inputs["test"]:
+            continue
+        copies = np.isin(own.test, with_a_copy(data, pairs, own.test, np.union1d(own.labelled, trained)))
+        for path in sorted(folder.glob(f"cells/*{protocol}-b*.npz")) if copies.any() else ():
+            every, others, found = inflation(predictions(path), copies)
+            rows.append((folder.name, path.stem, len(copies), int(copies.sum()), every, others, found.effect,
+                         *found.interval))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def with_a_copy(data, pairs, test, trained):
+    """The positions of test images that have a pair, or their very pixels, among the positions `trained`."""
+    ends = pairs[["first", "second"]].to_numpy(np.int64).reshape(-1, 2)
+    ends = np.concatenate([ends, ends[:, ::-1]])
+    near = ends[np.isin(ends[:, 0], test) & np.isin(ends[:, 1], trained), 0]
+    return np.union1d(near, copied(data, test, data, trained)).astype(np.int64)

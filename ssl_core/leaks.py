@@ -1,0 +1,64 @@
+"""What must not run unseen: held-out images of a study that its own trainings see, by their pixels or their group.
+
+Asked of every plan, of the pools as its jobs draw them, pretraining on another data set included. It costs what
+comparing hashes costs, which the data's fingerprint has computed already. A network that comes from a file (`init`)
+says nothing of its images, and groups of two data sets are not compared: the same name need not be the same patient.
+"""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from ssl_core.config import ConfigError
+from ssl_core.data.audit import copied, counted, shared
+
+
+def leaks(jobs, load, draw) -> dict:
+    """{(data set tested on, data set trained on): sentences} of a plan's jobs.
+
+    load: (dataset, size) → ImageSet; draw: (dataset, size, items of pool arguments) → Pools.
+    """
+    def pools_of(job):
+        return draw(job.cfg.dataset, job.cfg.image_size, tuple(job.cfg.pool_arguments().items()))
+
+    seen, held = {}, {}
+    for job in jobs:
+        if job.stage != "pretrain":
+            tested, own = (job.cfg.dataset, job.cfg.image_size), pools_of(job)
+            held[tested] = {"val": own.val, "test": own.test}
+            for one, at in [(job, own.labelled), *((other, pools_of(other).unlabelled) for other in above(job))]:
+                name = one.cfg.dataset, one.cfg.image_size
+                seen.setdefault((tested, name), np.zeros(len(load(*name)), bool))[at] = True
+    found = {}
+    for (tested, name), mask in seen.items():
+        data, others, at = load(*tested), load(*name), np.flatnonzero(mask)
+        sides = {"train": at} | held[tested]
+        texts = [text for one, other in combinations(sides, 2) if tested == name
+                 for text in shared(data, sides, one, other)]
+        for part, positions in held[tested].items():
+            if n := len(copied(data, positions, others, at)):
+                texts.append(f"{n:,} of {counted(len(positions), f'{part} image')} of {Path(tested[0]).stem} equal, in "
+                             f"each pixel, images that it trains on, of {Path(name[0]).stem}.")
+        if texts:
+            found[tested[0], name[0]] = " ".join(texts)
+    return found
+
+
+def above(job):
+    """The pretrainings that a job rests on, and those that they start from."""
+    for need in job.needs:
+        yield need
+        yield from above(need)
+
+
+def refuse_leaks(study, found) -> dict:
+    """{data set: sentences} that `allow_copies` lets pass; ConfigError, one line, for others."""
+    allowed = {}
+    for names, text in found.items():
+        if not any(data.allow_copies for data in study.data if {data.dataset, data.evaluate_on} & set(names)):
+            raise ConfigError(f"data: {text} Look at them (python -m ssl_core audit {names[0]}) and mend the parts; or "
+                              "write allow_copies: true below the data set, which marks its results")
+        stem = Path(names[0]).stem
+        allowed[stem] = " ".join(filter(None, (allowed.get(stem), text)))
+    return allowed
