@@ -84,6 +84,22 @@ def test_missing_and_unreadable_tiles_are_named(tmp_path):
     assert len(data) == 22 and data.paths[3] == TILES[5]
 
 
+def test_misplaced_tiles_and_the_lmdb_of_another_set_are_told(tmp_path):
+    name = make_tiles(tmp_path / "tiles")
+    with lmdb.open(str(tmp_path / "tiles" / name), map_size=2**22) as file, file.begin(write=True) as transaction:
+        moved = transaction.pop((PLACE + TILES[2]).encode())
+        transaction.put((PLACE + TILES[2].replace("neg/", "pos/")).encode(), moved)
+    with pytest.raises(FileNotFoundError, match=f"path: 1 of the 24 files .*, the first is {TILES[2]}"):
+        load(card(tmp_path, lmdb=name))
+    with open(tmp_path / "tiles" / "train_8.txt", "a", encoding="utf-8") as file:
+        file.write(f"{PLACE}unsure/{SLIDES[0]}_1.jpg\n")
+    with pytest.raises(ValueError, match="label: the pattern .* fits 24 of 25 paths; the first it misses is unsure/"):
+        load(card(tmp_path, lmdb=name))
+    other = make_tiles(tmp_path / "other", lacking=TILES)
+    with pytest.raises(FileNotFoundError, match=f"path: 24 of the 24 files listed are not in .*{other}, the first is"):
+        load(card(tmp_path, root="other", lmdb=other))
+
+
 def test_a_broken_value_is_a_bad_image(tmp_path, capsys):
     name = make_tiles(tmp_path / "tiles", broken=TILES[6:7])
     with pytest.raises(ValueError, match=rf"tiles: 1 images cannot be read \(neg 1\): {TILES[6]}; repair"):
