@@ -420,6 +420,7 @@ class Study(Values):
     splits: Splits | None = None  # of the data sets that say none
     arms: Annotated[list[Arm], Field(min_length=1)]
     seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+    chain: list[str] = []  # arms that differ in one thing each, ARM or ARM/PROTOCOL: 40_compare says what each adds
     evaluate: Evaluate = Evaluate()
     floors: list[Floor] = ["majority", "colour", "pixels", "random"]
     weights: str = ""  # of the floor `imagenet`: efficientnet_lite0 or TIMM_NAME=FILE
@@ -449,6 +450,15 @@ class Study(Values):
             ratios = sorted({ratio for data in self.data for ratio in self.splits_of(data).ratios})
             if missing := set(arm.ratios or []) - set(ratios):
                 raise ValueError(f"arms.{arm.name}: ratio {min(missing):g} is not among splits.ratios {ratios}")
+        return self
+
+    @model_validator(mode="after")
+    def _chain(self):
+        protocols = {arm.name: arm.protocols or self.evaluate.protocols for arm in self.arms}
+        for link in self.chain:
+            name, _, read = link.partition("/")
+            if name not in protocols or (read and read not in protocols[name]):
+                raise ValueError(f"chain: {link!r} is neither an arm nor ARM/PROTOCOL with a protocol of that arm")
         return self
 
     def arms_of(self, data) -> list[Arm]:

@@ -100,7 +100,7 @@ class Plan:
 
     def as_dict(self) -> dict:
         """What the engine, the comparison and the page read: outputs/<study>/plan.json."""
-        return {"study": self.study.name, "question": self.study.question,
+        return {"study": self.study.name, "question": self.study.question, "chain": self.study.chain,
                 "copies": self.copies, "threads": self.study.resources.threads,
                 "gpus": self.study.resources.gpus, "cells_there": self.cells_there, "cells_in_all": self.cells_in_all,
                 "jobs": [job.as_dict() for job in self.jobs]}

@@ -220,6 +220,40 @@ def test_a_baseline_outside_its_published_range_is_no_control(repository, tmp_pa
     assert one.lacking == ("no positive control: b has 60.0 % balanced_accuracy, published are 70 to 80",)
 
 
+def test_the_control_is_read_on_test_images_and_has_to_be_younger_than_the_tolerance(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    level = claim(says="number", published=65.0, contrast={"what": {"arm": "a"}},
+                  control={"arm": "b", "low": 59, "high": 61})
+    write_claims(repository, level.model_dump(mode="json", exclude_defaults=True))
+    git(repository, "commit", "-qam", "Level", when="2026-01-20T00:00:00+00:00")
+    assert evidence(level, "made", repository)[0].lacking == ()
+    table = read_text(tmp_path / "made" / "results.csv")
+    table = pd.concat([table, table[table.arm == "b"].assign(part="val", value="0.9")])
+    table.to_csv(tmp_path / "made" / "results.csv", index=False)
+    assert evidence(level, "made", repository)[0].lacking == ()
+    path = tmp_path / "made" / "runs" / "pretrain" / "b-p10" / "run.json"
+    atomic_json(path, {"started": "2026-01-10T00:00:00+00:00", "parameters": {"steps": 10, "batch": 8}})
+    [reason] = evidence(level, "made", repository)[0].lacking
+    assert reason == "its tolerance was committed on 2026-01-20, after the first run had started"
+
+
+def test_what_cannot_be_looked_up_is_no_evidence(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    write_claims(repository, ENTRY | {"tolerance": 3.0})
+    [reason] = evidence(claim(), "made", repository)[0].lacking
+    assert reason == "git cannot say that its tolerance is older than the runs"
+    history = tmp_path / "made" / "runs" / "pretrain" / "a-p00" / "history.csv"
+    history.unlink()
+    [reason] = evidence(claim(), "made", repository)[0].lacking
+    assert reason == "made has numbers, but not run.json, or history.csv, of the runs that made them"
+    table = read_text(tmp_path / "made" / "results.csv").assign(synthetic="true")
+    table.to_csv(tmp_path / "made" / "results.csv", index=False)
+    [reason] = evidence(claim(), "made", repository)[0].lacking
+    assert reason == "made of synthetic images"
+
+
 def test_the_interval_is_the_studys_own_where_it_states_the_contrast(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
     made_study(tmp_path)

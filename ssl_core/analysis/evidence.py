@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ssl_core.analysis.claims import Claim, Evidence
+from ssl_core.analysis.claims import Evidence, Side
 from ssl_core.analysis.compare import Contrast, contrast
-from ssl_core.analysis.contrasts import START
+from ssl_core.analysis.contrasts import FAMILIES, START
 from ssl_core.data.cards import read_card
 from ssl_core.files import outputs, root
 from ssl_core.table import read_results
@@ -139,7 +139,7 @@ def own_contrast(claim, sides, summary):
     rows = summary[(summary.metric == claim.metric) & (summary.group == (first.group or claim.group))
                    & (summary.protocol == (first.protocol or claim.protocol))
                    & (summary.budget == (first.budget or claim.budget))
-                   & ((summary.family == "gain of pretraining") == floor)]
+                   & ((summary.family == "gain of pretraining") == floor) & summary.family.isin(FAMILIES)]
     mine, theirs = set(what.key), set(against.key)
     for row in rows.itertuples():
         pairs = [pair.split(":") for pair in re.split(r"[ +]", row.keys)]
@@ -157,11 +157,14 @@ def own_contrast(claim, sides, summary):
 
 def missing(claim, study, sides, results, folder):
     """What a verdict still needs, as reasons."""
-    groups = [runs_of(study, set(rows.key)) for _, rows in sides]
-    if any(not records for records, _ in groups):
-        return [f"{study} has numbers, but not run.json of the runs that made them"]
+    control = control_rows(claim, results)
+    used = [*(rows for _, rows in sides), *([] if control is None else [control])]
+    groups = [runs_of(study, set(rows.key)) for rows in used]
+    if any(not records and len(rows) for (records, _), rows in zip(groups, used)):
+        return [f"{study} has numbers, but not run.json, or history.csv, of the runs that made them"]
     starts = [record["started"] for records, below in groups for record in [*records, *(r for r, _ in below)]]
-    return [*filter(None, [too_young(claim, min(starts), folder), uncontrolled(claim, groups, results),
+    groups = groups[:len(sides)]
+    return [*filter(None, [too_young(claim, min(starts), folder), uncontrolled(claim, groups, control),
                            uneven([below for _, below in groups])])]
 
 
@@ -175,6 +178,8 @@ def runs_of(study, keys):
         records.append(json.loads(path.read_text(encoding="utf-8")))
         if under := records[-1]["parameters"].get("run"):
             below[under] = root() / under
+    if not all((path / name).exists() for path in below.values() for name in ("run.json", "history.csv")):
+        return [], []
     return records, [(json.loads((path / "run.json").read_text(encoding="utf-8")), path) for path in below.values()]
 
 
@@ -188,18 +193,24 @@ def too_young(claim, first_start, folder=None):
     return f"its tolerance was committed on {when:%Y-%m-%d}, after the first run had started" if late else ""
 
 
-def uncontrolled(claim, groups, results):
-    """Why the positive control does not hold, or ""."""
+def control_rows(claim, results):
+    """Rows of results.csv that a positive control by a range is read from; None where the control is the plateau."""
     if claim.control == "plateau":
+        return None
+    of = claim.control
+    asked = claim.model_copy(update={"metric": of.metric, "group": of.group})
+    return select(asked, results[results.part == "test"], Side(arm=of.arm))
+
+
+def uncontrolled(claim, groups, control):
+    """Why the positive control does not hold, or "". groups: (records, pretrainings) of each side; control: rows."""
+    if control is None:
         falling = sorted({path.name for _, below in groups for _, path in below if not on_plateau(path)})
         return f"no positive control: the loss of {falling[0]} was still falling at its end" if falling else ""
     of = claim.control
-    asked = Claim.model_validate(claim.model_dump() | {"contrast": {"what": {"arm": of.arm}}, "metric": of.metric,
-                                                       "group": of.group, "says": "number", "published": 0.0})
-    rows = select(asked, results, asked.contrast.what)
-    if not len(rows):
+    if not len(control):
         return f"no positive control: {of.arm} has no {of.metric} with {claim.protocol}"
-    value = 100 * rows.value.mean()
+    value = 100 * control.value.mean()
     text = f"no positive control: {of.arm} has {value:.1f} % {of.metric}, published are {of.low:g} to {of.high:g}"
     return "" if of.low <= value <= of.high else text
 
