@@ -56,7 +56,10 @@ def parser():
          detect={"type": float, "default": 1.0, "metavar": "POINTS", "help": "the difference that matters; 1 if left"},
          protocol={"default": "", "metavar": "NAME", "help": "read by this one, instead of the study's first"})
     verb(audit, name={"metavar": "DATA", "help": "the name of a card, or its file"},
-         size={"type": int, "default": 0, "metavar": "N", "help": "pixels of a side, instead of the card's"})
+         size={"type": int, "default": 0, "metavar": "N", "help": "pixels of a side, instead of the card's"},
+         scores={"default": "", "metavar": "STUDY", "help": "also score its finished cells without the copies"})
+    verb(tail, name={"metavar": "FEATURES.npz", "help": "of `embed`, or features.npz of a probe"},
+         labels={"default": "", "metavar": "FILE.csv", "help": "columns path and label, of some of the images"})
     verb(claims, study={"metavar": "STUDY", "nargs": "*", "help": "names or files; none for all that have results"})
     verb(report, study={"metavar": "STUDY.yaml|FILE.zip"})
     verb(export, study={"metavar": "STUDY", "help": "its name, or its file"},
@@ -225,8 +228,8 @@ def plan(arguments):
 def audit(arguments):
     """Whether the same image or patient stands in two parts of a data set: blocking, warnings, or nothing found.
 
-    Executes 42_audit into outputs/audit/DATA and prints its last table. Exit code 1: something blocking. `run` does not
-    ask for it.
+    Executes 42_audit into outputs/audit/DATA and prints its last table. Exit code 1: something blocking. `run` asks by
+    itself for what blocks, but not for near duplicates.
     """
     from pathlib import Path
 
@@ -241,8 +244,8 @@ def audit(arguments):
     given = arguments.name if card.parent == root() / "params" / "data" else str(Path(card).resolve())
     folder = outputs() / "audit" / card.stem
     try:
-        execute(root() / "notebooks" / "42_audit.ipynb", folder, {"data": given, "size": arguments.size},
-                report="42_audit.ipynb")
+        execute(root() / "notebooks" / "42_audit.ipynb", folder,
+                {"data": given, "size": arguments.size, "study": arguments.scores}, report="42_audit.ipynb")
     except RuntimeError as error:
         raise ConfigError(str(error)) from None
     shown = [output for cell in nbformat.read(folder / "42_audit.ipynb", as_version=4).cells
@@ -250,6 +253,14 @@ def audit(arguments):
     said = shown[-2].data["text/markdown"]
     print(shown[-1].data["text/plain"], said, f"pairs and figure: {folder}", sep="\n")
     return int("BLOCKING" in said)
+
+
+def tail(arguments):
+    """How uneven an unlabelled pool is, from its features and, where given, some labels; or that none can tell."""
+    from ssl_core.analysis.tail import read, tail
+
+    with in_one_line():
+        print(tail(*read(arguments.name, arguments.labels))["sentence"])
 
 
 def claims(arguments):
