@@ -69,18 +69,18 @@ def _made_by_older_code(job):
 
 
 def difference(job) -> str:
-    """What separates a job that never ran from the newest run of the same readable name: 'lr 0.001 → 0.01'."""
+    """What separates a job that never ran from the run of its readable name that is most alike: 'lr 0.001 → 0.01'."""
     former = [path.parent for path in job.folder.parent.glob(f"{job.name}-*/run.json")
               if path.parent.name.rpartition("-")[0] == job.name]
-    parts = [read_run(folder).get("parts") for folder in sorted(former, key=lambda f: -f.stat().st_mtime)]
-    parts = next(filter(None, parts), None)
-    if parts is None:
-        return "new"
-    words = [f"{name} {old!r} → {new!r}" for name, old, new in _changes(parts, job.parts, "parameters")]
-    words += [f"{'the encoder below' if name == 'run' else name} changed"
-              for name, *_ in _changes(parts, job.parts, "inputs")]
-    words += [f"{name.replace('.', '/')}.py changed" for name, *_ in _changes(parts, job.parts, "code")]
-    return ", ".join(words) or "new"
+    parts = filter(None, (read_run(folder).get("parts") for folder in sorted(former, key=lambda f: -f.stat().st_mtime)))
+    return ", ".join(min((_words(old, job.parts) for old in parts), key=len, default=[])) or "new"
+
+
+def _words(old, new):
+    """What differs between the parts of two keys."""
+    words = [f"{name} {before!r} → {after!r}" for name, before, after in _changes(old, new, "parameters")]
+    words += [f"{'the encoder below' if name == 'run' else name} changed" for name, *_ in _changes(old, new, "inputs")]
+    return words + [f"{name.replace('.', '/')}.py changed" for name, *_ in _changes(old, new, "code")]
 
 
 def _changes(old, new, part):
