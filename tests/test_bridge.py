@@ -118,7 +118,7 @@ def test_steps_find_what_was_planted_and_add_up_to_the_whole(walked):
     assert (steps.n_pairs == 3).all() and (steps.p_adjusted >= steps.p).all()
     assert steps.low[0] > 0 and steps.low[1] < 0 < steps.high[1]
     frame = attribution.waterfall(steps, jobs)
-    assert list(frame.change) == ["batch 64 → 128", "epochs 3 → 9", "kNN", "all together"]
+    assert list(frame.change) == ["batch 64 → 128", "epochs 3 → 9", "probe: kNN", "all together"]
     assert list(frame.start[1:3]) == list(frame.end[:2]) and frame.start[0] == frame.start[3] == 0
     assert frame.end.iloc[2] == pytest.approx(frame.end.iloc[3])
     first, *others = attribution.answer(steps)

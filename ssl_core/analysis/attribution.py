@@ -10,11 +10,12 @@ import pandas as pd
 from ssl_core.analysis.contrasts import BALANCED, COLUMNS, RUN, drawn, holm, summarise
 from ssl_core.analysis.plots import PAGE, PALETTE, axes
 from ssl_core.analysis.plots_contrasts import doubt
-from ssl_core.analysis.plots_study import source
+from ssl_core.analysis.plots_study import source, wrapped
 from ssl_core.analysis.wording import budget_words, words
 
 FAMILY = "step of the chain"
 WITHIN = ["dataset", "test_set", "label_pool", "budget", "pretrain_dataset", "split_kind", "ratio", "total", "labels"]
+LABEL = 2.6  # inches left of the axis
 NOT_CHANGED = ("study", "arm", "device", "threads")
 
 
@@ -45,7 +46,7 @@ def waterfall(steps, jobs):
     """
     steps = max(ways(steps), key=lambda way: (way.n_labelled.iloc[0], way.ratio.iloc[0]))
     keys = [row.split()[0].split("+")[0].split(":") for row in steps["keys"]]
-    changes = [changed(jobs[before]["seen"], jobs[after]["seen"]) if before != after else words(protocol)
+    changes = [changed(jobs[before]["seen"], jobs[after]["seen"]) if before != after else f"probe: {words(protocol)}"
                for (after, before), protocol in zip(keys, steps.protocol)]
     end = 100 * steps.effect.cumsum()
     return steps.assign(change=[*changes[:-1], "all together"], start=[0, *end[:-2], 0],
@@ -76,7 +77,8 @@ def plot_attribution(frame, ax=None):
 
     frame: of `waterfall`. Bars: points of balanced accuracy; lines: the 95 % interval of a step, about its end.
     """
-    ax = axes(ax, PAGE, 0.9 + 0.28 * len(frame))
+    names = [wrapped(change, LABEL) for change in frame.change]
+    ax = axes(ax, PAGE, 0.9 + 0.15 * sum(name.count("\n") + 2 for name in names))
     for at, row in zip(range(len(frame) - 1, -1, -1), frame.itertuples()):
         low, high = 100 * row.low + row.start, 100 * row.high + row.start
         sure = row.low > 0 or row.high < 0
@@ -90,7 +92,7 @@ def plot_attribution(frame, ax=None):
         ax.annotate(text, (np.nanmax([high, row.start, row.end]), at), (4, 0), textcoords="offset points", va="center",
                     fontsize=7)
     ax.axvline(0, color="0.2", linewidth=0.8, zorder=0)
-    ax.set_yticks(range(len(frame) - 1, -1, -1), frame.change)
+    ax.set_yticks(range(len(frame) - 1, -1, -1), names)
     ax.set(xlabel=f"points of balanced accuracy beside {frame.against.iloc[0]}", ylim=(-0.6, len(frame) - 0.4))
     ax.margins(x=0.1)
     ax.grid(axis="y", visible=False)

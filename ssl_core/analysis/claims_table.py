@@ -143,7 +143,8 @@ were not run by us.
 - **The claim's own data.** On anything else, rehearsals included, a claim is *not tested*; a "direction here" is
   printed in another colour and never counted.
 - **A tolerance that is older than the results**: every line that a verdict rests on (data, contrast, metric, what it
-  says, number, tolerance, control) was committed to git before the first run it uses had started.
+  says, number, tolerance, control) was committed to git before the first run it uses, those of the control among
+  them, had started.
 - **A positive control**: the baseline lies in its published range, or every pretraining was on its plateau: the last
   tenth of it brought at most 2 % of the fall of its loss.
 - **Equal tuning budgets**: the same protocol on both sides, one setting per arm, and the same schedule (epochs or
