@@ -256,3 +256,8 @@ def test_view_distance_and_weight_are_means_by_class_and_by_frequency():
     fig = drawn_well(plots_curves.plot_view_panels(frame))
     assert [ax.get_ylabel() for ax in fig.axes] == ["view distance ‖z₁ − z₂‖", "weight"] * 2
     assert "5 pretraining images" in said_well(plots_curves.caption_views(frame, table_of([{}])))
+    frame = plots_curves.view_frame(kept | {"memory": kept["distance"] / 2}, labels, CLASSES, FREQUENCY)
+    assert frame[(frame.quantity == "memory") & (frame.group == "ant")]["mean"].tolist() == [1, 1]
+    assert drawn_well(plots_curves.plot_view_panels(frame)).axes[2].get_ylabel() == "memory of the loss"
+    caption = said_well(plots_curves.caption_views(frame, table_of([{}]), pruned=True))
+    assert "memory of its loss" in caption and "pruned network" in caption

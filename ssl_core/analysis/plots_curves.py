@@ -12,6 +12,7 @@ INKS = [PALETTE[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]  # of the palette what is 
 MARKERS, DASHES = "osD^v<>", ("-", "--", "-.", ":")
 NAMED, LEGIBLE = 9, 12  # lines of runs, and of classes; more than these get no legend
 FREQUENCY = ["many", "medium", "few"]
+VIEWED = {"distance": "view distance ‖z₁ − z₂‖", "weight": "weight", "memory": "memory of the loss"}
 
 
 # --- loss, learning rate, accuracy ------------------------------------------------------------------------------------
@@ -88,10 +89,10 @@ def caption_training(frame, table, what="pretraining"):
 # --- how far two views lie apart --------------------------------------------------------------------------------------
 
 def view_frame(kept, labels, classes, frequency=None):
-    """Mean view distance and mean weight by class, and by frequency, over epochs: quantity, by, group, epoch, mean,
-    low, high, n; the interval is over images, 1.96 standard errors.
+    """Mean view distance, weight and, of BCL, memory by class, and by frequency, over epochs: quantity, by, group,
+    epoch, mean, low, high, n; the interval is over images, 1.96 standard errors.
 
-    kept: of `methods.view_distance.recorded`: epochs (K,), and distance and weight (K, images). labels: (images,);
+    kept: of `methods.view_distance.recorded`: epochs (K,), and distance, weight, memory (K, images). labels: (images,);
     frequency: many, medium or few for each class.
     """
     groups = [("class", name, labels == c) for c, name in enumerate(classes)]
@@ -99,7 +100,7 @@ def view_frame(kept, labels, classes, frequency=None):
         members = np.flatnonzero(np.asarray(frequency) == name)
         groups.append(("frequency", name, np.isin(labels, members)))
     found = []
-    for quantity in ("distance", "weight"):
+    for quantity in [name for name in VIEWED if name in kept]:
         for at, epoch in enumerate(kept["epochs"]):
             for by, group, mask in groups:
                 values = np.asarray(kept[quantity][at], np.float64)[mask]
@@ -112,7 +113,7 @@ def view_frame(kept, labels, classes, frequency=None):
 
 
 def plot_views(frame, ax=None, quantity="distance", by="frequency"):
-    """Mean distance, or weight, over epochs: a line with its band for each class, or for many, medium and few."""
+    """Mean distance, weight or memory over epochs: a line with its band for each class, or for many, medium and few."""
     ax = axes(ax, COLUMN, 2.3)
     rows = frame[(frame.quantity == quantity) & (frame.by == by)]
     for i, (group, line) in enumerate(rows.groupby("group", sort=False)):
@@ -122,25 +123,29 @@ def plot_views(frame, ax=None, quantity="distance", by="frequency"):
                 linewidth=1.2 if few else 0.5)
         if by == "frequency":
             ax.fill_between(line.epoch, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
-    ax.set(xlabel="epoch", ylabel={"distance": "view distance ‖z₁ − z₂‖", "weight": "weight"}[quantity])
+    ax.set(xlabel="epoch", ylabel=VIEWED[quantity])
     return ax
 
 
 def plot_view_panels(frame):
-    """Distance and weight (column) by frequency, where it is known, and by class (row), each row with its legend."""
+    """What was recorded (column) by frequency, where it is known, and by class (row), each row with its legend."""
     kinds = [by for by in ("frequency", "class") if (frame.by == by).any()]
-    fig, panels = plt.subplots(len(kinds), 2, figsize=(PAGE, 2.1 * len(kinds)), squeeze=False)
+    there = [quantity for quantity in VIEWED if (frame.quantity == quantity).any()]
+    fig, panels = plt.subplots(len(kinds), len(there), figsize=(PAGE, 2.1 * len(kinds)), squeeze=False)
     for line, by in zip(panels, kinds):
-        for ax, quantity in zip(line, ("distance", "weight")):
+        for ax, quantity in zip(line, there):
             plot_views(frame, ax, quantity, by)
         if frame.group[frame.by == by].nunique() <= LEGIBLE:
-            line[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+            line[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
-def caption_views(frame, table):
+def caption_views(frame, table, pruned=False):
+    """pruned: the second view went through a pruned network, as in SDCLR."""
     n = frame[(frame.by == "class") & (frame.epoch == frame.epoch.max()) & (frame.quantity == "distance")].n
-    return (f"Distance between the projections of an image's two views, and the weight 1 ± (d − mean) / (max − min) of "
-            f"its batch, averaged over the {n.sum():,} pretraining images by class ({n.min():,} to {n.max():,} each) "
-            "and by how frequent the class is. Bands by frequency: 95 % intervals over images. "
+    memory = ", and the memory of its loss" * ("memory" in set(frame.quantity))
+    gap = "The second view went through the pruned network: the distance is also its gap. " * pruned
+    return (f"Distance between the projections of an image's two views, the weight 1 ± (d − mean) / (max − min) of "
+            f"its batch{memory}, averaged over the {n.sum():,} pretraining images by class ({n.min():,} to "
+            f"{n.max():,} each) and by how frequent the class is. {gap}Bands by frequency: 95 % intervals over images. "
             f"Labels serve only this picture. {source(table)}")

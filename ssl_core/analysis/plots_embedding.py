@@ -1,4 +1,5 @@
-"""t-SNE of features, coloured by class. van der Maaten & Hinton, Visualizing Data using t-SNE, JMLR 9, 2008."""
+"""Features in the plane, coloured by class: t-SNE (van der Maaten & Hinton, Visualizing Data using t-SNE, JMLR 9, 2008)
+and, where umap-learn is installed, UMAP (McInnes, Healy & Melville, arXiv 1802.03426)."""
 
 import json
 
@@ -53,26 +54,39 @@ def largest_head(folder, cells):
     return {}
 
 
-def embed_2d(features, labels, seed=0, perplexity=30, classes=None, most=MOST):
-    """t-SNE of L2-normalised rows from a PCA start, 1,000 iterations → DataFrame(x, y, label).
+def embed_2d(features, labels, seed=0, perplexity=30, classes=None, most=MOST, how="t-SNE"):
+    """t-SNE of L2-normalised rows from a PCA start, 1,000 iterations, or UMAP of them → DataFrame(x, y, label).
 
-    Its attrs hold kl, the divergence reached, perplexity and n. features: (n, D); labels: (n,); classes: their names.
-    perplexity is cut to a third of the images, as it counts neighbours. ValueError where there is nothing to embed.
+    Its attrs hold how, kl, the divergence reached, perplexity and n; UMAP has no kl, and perplexity neighbours.
+    features: (n, D); labels: (n,); classes: their names. perplexity is cut to a third of the images, as it counts
+    neighbours. ValueError where there is nothing to embed, or no UMAP.
     """
     if np.ndim(labels) != 1:
-        raise ValueError("t-SNE colours one class an image; for several labels give the column of one of them")
+        raise ValueError(f"{how} colours one class an image; for several labels give the column of one of them")
     at = balanced_sample(labels, most, seed)
     x = np.asarray(features, np.float64)[at]
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     if len(at) < 4 or np.ptp(x, axis=0).max() < 1e-9:
-        raise ValueError(f"t-SNE: {len(at)} images, " + ("give at least 4" if len(at) < 4 else "all features alike"))
+        raise ValueError(f"{how}: {len(at)} images, " + ("give at least 4" if len(at) < 4 else "all features alike"))
     perplexity = min(perplexity, (len(at) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", max_iter=STEPS, random_state=seed)
-    placed = tsne.fit_transform(x)
+    if how == "UMAP":
+        placed, kl = umap_of(x, round(perplexity), seed), float("nan")
+    else:
+        tsne = TSNE(perplexity=perplexity, init="pca", max_iter=STEPS, random_state=seed)
+        placed, kl = tsne.fit_transform(x), float(tsne.kl_divergence_)
     names = np.asarray(labels)[at] if classes is None else np.asarray(classes)[np.asarray(labels)[at]]
     frame = pd.DataFrame({"x": placed[:, 0], "y": placed[:, 1], "label": names})
-    frame.attrs = {"kl": float(tsne.kl_divergence_), "perplexity": float(perplexity), "n": len(at)}
+    frame.attrs = {"how": how, "kl": kl, "perplexity": float(perplexity), "n": len(at)}
     return frame
+
+
+def umap_of(x, neighbours, seed):
+    """UMAP of rows (n, D) on one thread, so that the seed decides it: (n, 2)."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        raise ValueError("UMAP needs a package that the lock does not hold: pip install umap-learn") from None
+    return UMAP(n_neighbors=max(2, neighbours), metric="euclidean", random_state=seed, n_jobs=1).fit_transform(x)
 
 
 def plot_embedding(frame, ax=None, title=""):
@@ -82,8 +96,10 @@ def plot_embedding(frame, ax=None, title=""):
     for i, (label, rows) in enumerate(frame.groupby("label", sort=True)):
         ax.scatter(rows.x, rows.y, s=5, marker=MARKERS[i % len(MARKERS)], color=INKS[i % len(INKS)], alpha=0.7,
                    linewidths=0, label=str(label), rasterized=True)
-    kl = f"KL {frame.attrs['kl']:.2f}, n = {frame.attrs['n']:,}"
-    ax.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2", title=f"{title}\n{kl}" if title else kl)
+    of = frame.attrs
+    kl = f"KL {of['kl']:.2f}, " * (of["kl"] == of["kl"]) + f"n = {of['n']:,}"
+    ax.set(xticks=[], yticks=[], xlabel=f"{of['how']} 1", ylabel=f"{of['how']} 2",
+           title=f"{title}\n{kl}" if title else kl)
     ax.set_box_aspect(1)
     return ax
 
@@ -110,12 +126,22 @@ def embedding_data(frames):
                       for title, frame in frames.items()], ignore_index=True)
 
 
+def frames_of(data):
+    """The panels of `embedding_data` again: {title: frame}."""
+    frames = {title: rows.drop(columns="panel") for title, rows in data.groupby("panel", sort=False)}
+    for rows in frames.values():
+        rows.attrs = {"kl": rows.kl.iloc[0], "perplexity": rows.perplexity.iloc[0], "n": len(rows)}
+    return frames
+
+
 def caption_embedding(frames, table, seed=0):
     of = list(frames.values())
     n_classes = max(frame.label.nunique() for frame in of)
     sizes = " and ".join(f"{n:,}" for n in sorted({frame.attrs["n"] for frame in of}))
-    return (f"t-SNE of L2-normalised features, {sizes} images a panel, {n_classes} classes equally often as far as "
-            f"they reach{'' if n_classes <= NAMED else ' (colours repeat)'}; PCA start, perplexity "
-            f"{of[0].attrs['perplexity']:g}, {STEPS:,} iterations, seed {seed}. KL: divergence reached, lower is a "
-            "closer fit; distances between far groups mean nothing, and no number was read off this picture. "
-            f"{source(table)}")
+    how, near = of[0].attrs["how"], of[0].attrs["perplexity"]
+    made = f"{near:.0f} neighbours, seed {seed}. Distances" if how == "UMAP" else (
+        f"PCA start, perplexity {near:g}, {STEPS:,} iterations, seed {seed}. KL: divergence reached, lower is a closer "
+        "fit; distances")
+    return (f"{how} of L2-normalised features, {sizes} images a panel, {n_classes} classes equally often as far as "
+            f"they reach{'' if n_classes <= NAMED else ' (colours repeat)'}; {made} between far groups mean nothing, "
+            f"and no number was read off this picture. {source(table)}")
