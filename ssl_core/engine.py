@@ -16,12 +16,12 @@ from ssl_core.adopt import adopt
 from ssl_core.files import atomic_json, atomic_write, outputs, root, sha256_file
 from ssl_core.keys import PACKAGE, code_slice
 from ssl_core.live import Live
-from ssl_core.nb import cells_of, end_with_parent, without_grammar
+from ssl_core.nb import cells_of, end_with_parent, failed_name, without_grammar
 from ssl_core.plan import make_plan, shown
 from ssl_core.runs import collect
 from ssl_core.states import TO_RUN
 
-COMPARE = "40_compare"
+COMPARE, LAYERS, CLAIMS = "40_compare", "41_layers", "43_claims"
 
 
 def run_study(study, jobs=None, older_code=False, options=(), adopt_from="") -> int:
@@ -52,7 +52,9 @@ def run_study(study, jobs=None, older_code=False, options=(), adopt_from="") -> 
             plan, _ = planned(study, older_code, adopt_from)
         atomic_write(folder / "results.csv", collect(plan.jobs).to_csv(index=False, lineterminator="\n"))
         atomic_json(folder / "plan.json", plan.as_dict())
-        compared = compare(folder, study.name)
+        compared = remake(COMPARE, folder, {"study": study.name})
+        for name, parameters in ((LAYERS, {"study": study.name}), (CLAIMS, {"studies": [study.name]})):
+            remake(name, folder, parameters)  # where it fails, that is told here and on the page, and the study is done
         page = show(folder, study.name)
     finally:
         lock.release()
@@ -120,23 +122,27 @@ def end(process):
 
 # --- after the jobs ---------------------------------------------------------------------------------------------------
 
-def compare(folder, study) -> bool:
-    """Execute the comparison when rows, states, its text or its code are new; False when it failed."""
-    notebook = root() / "notebooks" / f"{COMPARE}.ipynb"
+def remake(name, folder, parameters) -> bool:
+    """Execute a notebook about the study when rows, states, claims, its text or its code are new; False when it failed.
+    """
+    notebook = root() / "notebooks" / f"{name}.ipynb"
+    if not notebook.exists():
+        return True
     analysis = [f"analysis.{path.stem}" for path in sorted((PACKAGE / "analysis").glob("[!_]*.py"))]
-    state = [sha256_file(folder / "results.csv"), sha256_file(folder / "plan.json"), code_slice(analysis),
+    claims = sorted((root() / "params" / "claims").glob("*.yaml")) if name == CLAIMS else []
+    state = [*map(sha256_file, [folder / "results.csv", folder / "plan.json", *claims]), code_slice(analysis),
              [source for source, _ in cells_of(notebook)]]
     stamp = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-    noted = folder / ".locks" / "compare.stamp"
-    if (folder / f"{COMPARE}.ipynb").exists() and noted.exists() and noted.read_text() == stamp:
+    noted = folder / ".locks" / f"{name.partition('_')[2]}.stamp"
+    if (folder / f"{name}.ipynb").exists() and noted.exists() and noted.read_text() == stamp:
         return True
-    print(f"{COMPARE} …", flush=True)
-    command = [sys.executable, "-m", "ssl_core.nb", notebook, folder, "--report", f"{COMPARE}.ipynb",
-               "--params", json.dumps({"study": study})]
+    print(f"{name} …", flush=True)
+    command = [sys.executable, "-m", "ssl_core.nb", notebook, folder, "--report", f"{name}.ipynb",
+               "--params", json.dumps(parameters)]
     done = subprocess.run(command, cwd=root(), stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        print(f"{COMPARE} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}\n"
-              f"    {shown(folder / 'failed.ipynb')}")
+        print(f"{name} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}\n"
+              f"    {shown(folder / failed_name(f'{name}.ipynb'))}")
         return False
     atomic_write(noted, stamp)
     return True

@@ -52,7 +52,8 @@ def stamp(notebook) -> str:
 def execute(notebook, folder, parameters, report="report.ipynb"):
     """Run a notebook with papermill into a folder; raises RuntimeError with one line when it fails.
 
-    The failed copy stays as failed.ipynb. Unknown parameters are refused before a kernel starts.
+    The failed copy stays as failed.ipynb, or as NAME.failed.ipynb of the report NAME.ipynb. Unknown parameters are
+    refused before a kernel starts.
     """
     known = parameters_of(notebook)
     if unknown := [name for name in parameters if name not in known]:
@@ -63,12 +64,17 @@ def execute(notebook, folder, parameters, report="report.ipynb"):
         _papermill(notebook, running, parameters)
     except RuntimeError:
         with contextlib.suppress(FileNotFoundError):
-            os.replace(running, folder / "failed.ipynb")
+            os.replace(running, folder / failed_name(report))
         raise
     with open(running, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(running, folder / report)
-    (folder / "failed.ipynb").unlink(missing_ok=True)
+    (folder / failed_name(report)).unlink(missing_ok=True)
+
+
+def failed_name(report):
+    """What a notebook is called that failed on its way to this report."""
+    return "failed.ipynb" if report == "report.ipynb" else report.replace(".ipynb", ".failed.ipynb")
 
 
 def without_grammar():

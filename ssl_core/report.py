@@ -22,16 +22,21 @@ from ssl_core.runs import read_run
 
 SECTIONS = {"answer": "", "look": "Worth a look", "grid": "Every cell, one click from its notebook",
             "about": "How this was made"}
+MORE = ("41_layers", "43_claims")  # executed after the comparison
 STYLE = (Path(__file__).parent / "analysis" / "page.css")
 
 
 def build(study):
-    """Write outputs/<study>/index.html from the executed 40_compare, and report.html beside each report → its path."""
+    """Write outputs/<study>/index.html from the executed 40_compare, and report.html beside each report → its path.
+
+    Other notebooks about the study are linked; one that failed is named, with the reason.
+    """
     folder = outputs() / study
     compare = folder / "40_compare.ipynb"
     if not compare.exists():
         raise FileNotFoundError(f"{compare}: the comparison was not executed; run the study first")
-    for report in [compare, *folder.glob("runs/*/*/report.ipynb"), *folder.glob("runs/*/*/failed.ipynb")]:
+    executed = [path for name in ("report", "failed") for path in folder.glob(f"runs/*/*/{name}.ipynb")]
+    for report in [compare, *more(folder).values(), *executed]:
         page = report.with_suffix(".html")
         newest = max(path.stat().st_mtime for path in (report, STYLE, Path(__file__)))
         if not page.exists() or page.stat().st_mtime < newest:
@@ -43,10 +48,28 @@ def build(study):
         if cells:
             body = render(cells, inputs=False)
             parts.append(f'<section id="{name}">{f"<h2>{heading}</h2>" if heading else ""}{body}</section>')
+    links = "".join(f"<li>{said_of(name, path)}</li>" for name, path in more(folder).items())
+    parts.append(f'<section id="more"><h2>More about this study</h2><ul>{links}</ul></section>' if links else "")
     parts.append('<footer>Every number and figure above is an output of <a href="40_compare.html">40_compare</a>, '
                  'executed from what the runs left in this folder.</footer>')
     atomic_write(folder / "index.html", shell(f"{study}: {question}", "\n".join(parts), "page"))
     return folder / "index.html"
+
+
+def more(folder):
+    """{name: path} of the other notebooks about the study that were executed; of one that failed, its failed copy."""
+    found = {name: [folder / f"{name}.failed.ipynb", folder / f"{name}.ipynb"] for name in MORE}
+    return {name: next(filter(Path.exists, paths)) for name, paths in found.items() if any(map(Path.exists, paths))}
+
+
+def said_of(name, path):
+    """The title of an executed notebook as a link; of a failed one, that it failed, and why."""
+    notebook = nbformat.read(path, as_version=4)
+    title = html.escape(notebook.cells[0].source.splitlines()[0].lstrip("# ")) if notebook.cells else name
+    link = f'<a href="{quote(path.stem)}.html">{name}</a>'
+    errors = [f"{output.ename}: {output.evalue}" for cell in notebook.cells for output in cell.get("outputs", ())
+              if output.output_type == "error"]
+    return f"{link}: failed. {html.escape(errors[0])}" if errors else f"{link}: {title}"
 
 
 def write_notebook_page(report, page, home):

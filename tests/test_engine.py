@@ -12,7 +12,7 @@ import pytest
 import yaml
 from toy_project import edit, make_project, write_notebook
 
-from ssl_core import nb
+from ssl_core import nb, report
 from ssl_core.runs import read_run
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="bulk runs need a POSIX system")
@@ -92,6 +92,25 @@ def test_what_is_damaged_is_named_and_made_again(finished):
     said, code = run(project)
     assert code == 0 and "probe simclr-toy-lt10-d0o0-s0: cells/knn-b1-s0.csv changed; it runs again" in said
     assert len(computed(project)) == before + 1 and "40_compare …" in said
+
+
+def test_other_notebooks_follow_the_comparison_and_where_one_fails_the_study_has_not(finished):
+    project, _, _ = finished
+    folder = project / "outputs" / "toy"
+    write_notebook(project / "notebooks" / "41_layers.ipynb", {"study": ""}, ["raise ValueError('a <bent> layer')"])
+    write_notebook(project / "notebooks" / "43_claims.ipynb", {"studies": []}, ["print(studies)"])
+    said, code = run(project)
+    failed = ("41_layers failed: 41_layers.ipynb, cell 3: ValueError: a <bent> layer\n"
+              "    outputs/toy/41_layers.failed.ipynb")
+    assert code == 0 and failed in said and "43_claims …" in said
+    assert "['toy']" in (folder / "43_claims.ipynb").read_text()
+    lines = [report.said_of(name, path) for name, path in report.more(folder).items()]
+    assert lines == ['<a href="41_layers.failed.html">41_layers</a>: failed. ValueError: a &lt;bent&gt; layer',
+                     '<a href="43_claims.html">43_claims</a>: 43_claims']
+    edit(project / "notebooks" / "41_layers.ipynb", "raise", "error =")
+    said, code = run(project)
+    assert code == 0 and "41_layers …" in said and "failed" not in said and "43_claims" not in said
+    assert list(report.more(folder).values()) == [folder / "41_layers.ipynb", folder / "43_claims.ipynb"]
 
 
 def test_a_second_start_is_refused_and_a_stop_ends_everything(tmp_path):

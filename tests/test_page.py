@@ -42,7 +42,8 @@ def test_the_grid_has_as_many_entries_as_the_plan(page, smoke):  # noqa: F811
 
 
 def test_the_answer_comes_first_then_what_deserves_a_look_then_the_grid(page):
-    assert page.ask("[...document.querySelectorAll('section')].map(s => s.id)") == ["answer", "look", "grid", "about"]
+    sections = page.ask("[...document.querySelectorAll('section')].map(s => s.id)")
+    assert sections == ["answer", "look", "grid", "about", "more"]
     top, look = page.ask("['#answer', '#look'].map(name => document.querySelector(name).innerText)")
     assert top.startswith("Does every part of a study work on this machine?") and "1:100" in top.split("\n")[2]
     assert "cells worth opening" in look
