@@ -60,7 +60,7 @@ def plot_scatter(drawn, ax=None):
         ax.errorbar(at, rows["mean"], yerr=np.nan_to_num(rows.high - rows["mean"]), label=name, elinewidth=0.8,
                     capsize=1.5, **look | {"linestyle": ""})
     ax.set_xticks(range(len(groups)), groups)
-    ax.set(xlabel="classes by their number of images in pretraining", ylabel=SHOWN[drawn.metric.iloc[0]],
+    ax.set(xlabel="classes, by images in pretraining", ylabel=SHOWN[drawn.metric.iloc[0]],
            xlim=(-0.55, len(groups) - 0.45), ylim=(0, None))
     return ax
 
@@ -69,8 +69,7 @@ def plot_scatters(found):
     """The plain ratio and NC1, side by side under one legend."""
     fig, panels = plt.subplots(1, 2, figsize=(PAGE, 2.6 + 0.16 * -(-found.series.nunique() // 2)))
     for ax, metric in zip(panels, SHOWN):
-        plot_scatter(scatter_levels(found, metric), ax).set_xlabel("")
-    fig.supxlabel("classes by their number of images in pretraining", fontsize=8)
+        plot_scatter(scatter_levels(found, metric), ax)
     fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center",
                ncols=across(found.series.unique()))
     return fig
@@ -82,7 +81,8 @@ def caption_scatter(found, table):
     bars = f"Points: means over {n} splits; bars: 95 % intervals over splits (t)" if n > 1 else "One split, no interval"
     return ("Spread of h within classes against that between their means, lower is more compact: the plain ratio, and "
             f"its NC1 form, which looks along the directions that tell classes apart. {many:,} test images, classes "
-            f"weighted alike. {bars}. {source(table)}")
+            "weighted alike; which classes are few differs between splits, and is for a balanced arm as in the "
+            f"imbalanced one of the same seeds. {bars}. {source(table)}")
 
 
 # --- neighbours -------------------------------------------------------------------------------------------------------
@@ -133,15 +133,18 @@ def caption_neighbours(found, shares, table):
 def plot_detection(frame, ax=None):
     """AUROC of telling few classes from the others over epochs, 0.5: not told. frame: of `geometry.detection`, with run
     and series."""
-    ax = axes(ax, COLUMN * 1.3, 2.4)
+    ax, at_end = axes(ax, COLUMN * 1.3, 2.4), frame.epoch.nunique() == 1
     for i, ((name, quantity), rows) in enumerate(frame.groupby(["series", "quantity"], sort=False)):
         for j, (_, one) in enumerate(rows.groupby("run", sort=False)):
-            ax.errorbar(one.epoch, one.value, yerr=[one.value - one.low, one.high - one.value], linewidth=1,
+            at = i + 0.1 * j + 0 * one.epoch if at_end else one.epoch
+            ax.errorbar(at, one.value, yerr=[one.value - one.low, one.high - one.value], linewidth=1,
                         color=INKS[i % len(INKS)], marker=MARKERS[i % len(MARKERS)], markersize=3.5, capsize=1.5,
                         elinewidth=0.6, errorevery=max(1, len(one) // 6), markevery=max(1, len(one) // 6),
                         label=f"{name}, {QUANTITIES[quantity]}" if j == 0 else None)
     ax.axhline(0.5, color="0.5", linewidth=0.7)
-    ax.set(xlabel="epoch", ylabel="AUROC, few against others")
+    ax.set(xlabel="splits, after the last epoch" if at_end else "epoch", ylabel="AUROC, few against others")
+    if at_end:
+        ax.set(xticks=[], xlim=(-0.5, i + 1))
     ax.figure.legend(loc="outside lower center", ncols=across(ax.get_legend_handles_labels()[1],
                                                               ax.figure.get_figwidth()))
     return ax
