@@ -49,12 +49,14 @@ def circumstances():
 
 
 def provenance(study, file, records):
-    """What a study's tables come from: commits, lock, study file (SHA-256), keys. records: run.json by run's name."""
+    """What a study's tables come from: commits, lock and study file (SHA-256), keys, code. records: run.json by name."""
     def digest(path):
         return sha256_file(path) if path.exists() else ""
     return {"study": study, "commits": sorted({record["git"] for record in records.values()}),
             "lock": digest(root() / "requirements.lock"), "study_file": digest(file), "n_keys": len(records),
-            "keys": {record["key"]: name for name, record in sorted(records.items())}}
+            "keys": {record["key"]: name for name, record in sorted(records.items())},
+            "code": {name: digest for record in records.values() for name, digest in record["parts"]["code"].items()
+                     if name != "methods"}}  # of that one, the functions alone
 
 
 def device_name(wanted):
