@@ -49,7 +49,7 @@ def circumstances():
 
 
 def provenance(study, file, records):
-    """What a study's tables come from: commits, lock and study file (SHA-256), keys, code. records: run.json by name."""
+    """What made a study's tables: commits, hashes of lock and study file, keys, code. records: run.json by name."""
     def digest(path):
         return sha256_file(path) if path.exists() else ""
     return {"study": study, "commits": sorted({record["git"] for record in records.values()}),
