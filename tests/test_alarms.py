@@ -42,7 +42,7 @@ def test_constant_predictors_and_classes_never_found(outputs):
     made = MadeStudy(outputs)
     constant = made.trained("simclr", IMBALANCED, [0, 1, 0, 0, 0])
     blind = made.trained("mae", BALANCED, [0.5, 0.5, 0.5, 0, 0], protocols=("knn",))
-    made.trained("simclr", BALANCED, 0.01250)
+    made.trained("simclr", BALANCED, 0.4)
     made.floor("majority", [1, 0, 0, 0, 0], protocols=("none",))
     pixels = made.floor("pixels", [0.9, 0, 0, 0, 0])
     _, table = made.write()
@@ -58,6 +58,35 @@ def test_constant_predictors_and_classes_never_found(outputs):
     assert found[pixels["key"]]["cells"] == {(pixels["key"], "pixels", "linear", 1.0)}
     of_one_job = alarms.of_cells(table[table.key == blind["key"]].drop(columns=["series", "on"]))
     assert [alarm["sentence"] for alarm in of_one_job] == [found[blind["key"]]["sentence"]]
+
+
+def test_an_arm_that_fine_tunes_to_one_class_raises_an_alarm_and_marks_its_cells(outputs):
+    made = MadeStudy(outputs)
+    constant = [made.trained("mae", {"ratio": ratio}, [0, 0, 1, 0, 0], budgets=(0.01, 1.0), protocols=("finetune",))
+                for ratio in (1, 100)]
+    made.trained("simclr", BALANCED, 0.8, protocols=("finetune",))
+    jobs, table = made.write()
+    found = alarms.of_cells(table)
+    assert len(found) == 4 and all(alarm["sentence"].endswith("every test image is called cat.") for alarm in found)
+    marked = grid.marked(grid.rows_of(jobs, table), found)
+    assert marked == {(job["key"], "encoder", "finetune", budget) for job in constant for budget in (0.01, 1.0)}
+    assert grid.grid_html(grid.rows_of(jobs, table), marked).count('class="alarm"') == 4
+
+
+def test_predictors_that_are_no_better_than_a_constant_one(outputs):
+    made = MadeStudy(outputs)
+    made.trained("mae", BALANCED, [0.1, 0.7, 0.1, 0.05, 0.05])
+    made.trained("simclr", BALANCED, 0.4)
+    alarm, = alarms.of_cells(made.write()[1])
+    assert alarm["sentence"] == ("MAE (balanced), linear probe with 100 % of the labels: no better than a constant "
+                                 "predictor (balanced accuracy 20.0 %, of a constant 20.0 %).")
+
+
+def test_dead_dimensions():
+    h = np.random.default_rng(0).random((50, 8))
+    assert alarms.of_features(h) == []
+    h[:, :5] = 0.25
+    assert alarms.of_features(h) == ["5 of 8 dimensions of h are dead: the same for all of 50 images"]
 
 
 def test_a_label_that_is_never_found():

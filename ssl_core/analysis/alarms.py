@@ -34,6 +34,14 @@ def of_history(history):
     return found
 
 
+def of_features(h):
+    """Alarms of a trained encoder by its features (N, D) of images: dimensions that are the same for all of them."""
+    dead = int((h.std(0) <= 1e-6 * max(float(np.abs(h).max()), 1e-30)).sum())
+    if 2 * dead <= h.shape[1]:
+        return []
+    return [f"{dead} of {h.shape[1]} dimensions of h are dead: the same for all of {len(h):,} images"]
+
+
 def of_runs(records, names):
     """Runs that failed, and alarms of those that trained: two lists. records: run.json by key; names: of runs, by key.
     """
@@ -50,8 +58,8 @@ def of_runs(records, names):
 
 def of_cells(table):
     """Alarms of evaluated cells from their rows: [{key, cells, sentence, said, which}], for predictors that are
-    constant, which come first, and classes that are never found. The majority floor is constant by its nature and
-    raises none.
+    constant, which come first, classes that are never found, and predictors that are no better than a constant one, by
+    the interval of their balanced accuracy. The majority floor is constant by its nature and raises none.
 
     said, which: what `as_list` writes once for the alarms that share it, and what tells each of them apart.
     table: as `grid.told` gives it for a study, or the rows of one job, where nothing else needs telling apart.
@@ -63,9 +71,23 @@ def of_cells(table):
     found_at_all |= table.group_kind.eq("label") & table.metric.eq("f1")  # 0 without a true positive
     recalls = table[found_at_all & (table.part == "test") & (table.layer == "") & (table.method != "majority")
                     & table.value.notna()]
+    of_all = table[(table.metric == "balanced_accuracy") & (table.group_kind == "all") & (table.part == "test")
+                   & (table.layer == "")] if "low" in table else table[:0].assign(low=np.nan)
+    lows = of_all.set_index(["key", "arm", "protocol", "budget"]).low.to_dict()
     for (key, _, protocol, budget), rows in recalls.groupby(["key", "arm", "protocol", "budget"], sort=False):
         never, first = list(rows.group[rows.value == 0]), rows.iloc[0]
+        name, where = arm_and_rest(first)
+        about = {"key": key, "cells": {cell_id(first)}}
+        start = f"{first.series}{first.on}, {words(protocol)} with {budget_words(budget)}"
         if not never:
+            chance = 1 / len(rows)
+            score, low = rows.value.mean(), lows.get((key, first.arm, protocol, budget), np.nan)
+            if first.group_kind == "class" and len(rows) > 1 and not max(low, score if low != low else low) > chance:
+                size = f"balanced accuracy {100 * score:.1f} %, of a constant {100 * chance:.1f} %"
+                said = "no better than a constant predictor"
+                found.append(about | {"sentence": f"{start}: {said} ({size}).", "constant": False, "which": (
+                    where, f"{budget_short(budget)}: {100 * score:.1f} %"),
+                    "said": f"{name}{first.on}, {words(protocol)}: {said}."})
             continue
         kinds = {"class": "classes", "label": "labels"}[first.group_kind]
         some = ", ".join(never[:NAMES]) + f" and {len(never) - NAMES} more" * (len(never) > NAMES)
@@ -77,11 +99,8 @@ def of_cells(table):
             which = budget_short(budget)
         else:
             said = f"{kinds} that are never found"
-        name, where = arm_and_rest(first)
-        found.append({"key": key, "cells": {cell_id(first)}, "sentence":
-                      f"{first.series}{first.on}, {words(protocol)} with {budget_words(budget)}: {text}.",
-                      "said": f"{name}{first.on}, {words(protocol)}: {said}.", "which": (where, which),
-                      "constant": constant})
+        found.append(about | {"sentence": f"{start}: {text}.", "constant": constant, "which": (where, which),
+                              "said": f"{name}{first.on}, {words(protocol)}: {said}."})
     return sorted(found, key=lambda alarm: not alarm.pop("constant"))
 
 

@@ -91,7 +91,7 @@ def table_html(found):
     arms = found.sort_values(["ratio", "total"], kind="stable").arm.unique()
     above = "".join(f'<th colspan="{sum(p == name for p, _ in columns)}">{html.escape(words(name))}</th>'
                     for name in protocols)
-    head = "".join(f"<th>{budget_short(budget)}</th>" for _, budget in columns)
+    head = "".join(f'<th style="text-align:right">{budget_short(budget)}</th>' for _, budget in columns)
     cells = {(arm, protocol, budget): f"<b>{100 * mean:.1f}</b>" if bold else f"{100 * mean:.1f}" for
              arm, protocol, budget, mean, bold in found[["arm", "protocol", "budget", "mean", "bold"]].to_numpy()}
     lines = "".join(f"<tr><th>{html.escape(arm)}</th>"

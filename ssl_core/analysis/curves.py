@@ -13,7 +13,7 @@ import pandas as pd
 from ssl_core.analysis.compare import contrast
 from ssl_core.analysis.contrasts import BALANCED, FEW, READ, SPLIT, adjusted, drawn, judged, predictions
 from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes
-from ssl_core.analysis.plots_study import source, thousands
+from ssl_core.analysis.plots_study import LOOKS, SPARE, source, thousands
 from ssl_core.analysis.power import undecided_sentence
 from ssl_core.analysis.wording import budget_words, metric_words, points, span, words
 
@@ -210,14 +210,17 @@ def plot_curves(frame, ax=None):
     curves = list(frame.groupby(["pretrain_dataset", "arm", "split_kind", "protocol", "held"], sort=False))
     parts = [{name[i] for name, _ in curves} for i in range(5)]
     for i, (name, rows) in enumerate(curves):
-        colour, log_x = PALETTE[i % len(PALETTE)], np.log10(rows.x)
+        log_x, (colour, marker) = np.log10(rows.x), (PALETTE[i % len(PALETTE)], "osD^vP*"[i % 7])
+        if len(parts[1]) == len(curves):  # each arm as all figures draw it
+            others = [arm for arm in dict.fromkeys(one[1] for one, _ in curves) if arm not in LOOKS]
+            colour, marker = LOOKS[name[1]] if name[1] in LOOKS else SPARE[others.index(name[1]) % len(SPARE)]
         label = ", ".join([words(name[1]), *(words(part) if j == 3 else part.replace("_", " ") if j == 2 else part
                                              for j, part in enumerate(name) if j != 1 and len(parts[j]) > 1)])
         slope, low, high = rows.iloc[0][["slope", "slope_low", "slope_high"]]
         label += f": {points(slope)}" + (f" ({span((low, high))})" if low == low else "")
         bars = 100 * np.array([rows["mean"] - rows.low, rows.high - rows["mean"]])
         ax.errorbar(rows.x * 1.03 ** (i - (len(curves) - 1) / 2), 100 * rows["mean"], yerr=np.nan_to_num(bars),
-                    color=colour, marker="osD^vP*"[i % 7], linestyle="none", elinewidth=0.8, capsize=1.5, label=label)
+                    color=colour, marker=marker, linestyle="none", elinewidth=0.8, capsize=1.5, label=label)
         line = rows["mean"].mean() + rows.slope * (log_x - log_x.mean())
         ax.plot(rows.x, 100 * line, color=colour, linestyle=("-", "--", "-.", ":", (0, (5, 1)))[i % 5])
     first = frame.iloc[0]

@@ -86,27 +86,30 @@ def plot_cka(drawn, ax=None):
 
 
 def plot_layer_panels(drawn, draw=plot_layers):
-    """`draw` for each data set, protocol and metric (row) at the smallest and the largest budget (column).
+    """`draw` for each data set, protocol and metric (row) at the smallest and the largest budget, two panels in a row.
 
     draw: `plot_layers` with `layer_levels`, or `plot_cka` with `cka_levels`.
     """
     kinds = list(dict.fromkeys(zip(drawn.dataset, drawn.protocol, drawn.metric)))
     budgets = sorted({drawn.budget.min(), drawn.budget.max()})
-    inches = PAGE if len(budgets) > 1 else COLUMN * 1.3
-    columns = across(drawn.series.unique(), inches)
-    rows_of_legend = -(-drawn.series.nunique() // columns)
-    fig, panels = plt.subplots(len(kinds), len(budgets), squeeze=False, sharey="row",
-                               figsize=(inches, 2.1 * len(kinds) + 0.3 + 0.16 * rows_of_legend))
-    for line, (dataset, protocol, metric) in zip(panels, kinds):
-        mine = (drawn.dataset == dataset) & (drawn.protocol == protocol) & (drawn.metric == metric)
-        for ax, budget in zip(line, budgets):
-            rows = drawn[mine & (drawn.budget == budget)]
-            if not len(rows):
-                ax.set_axis_off()
-                continue
-            draw(rows, ax)
-            more = [dataset] * (drawn.dataset.nunique() > 1) + [words(protocol)] * (drawn.protocol.nunique() > 1)
-            ax.set_title(", ".join([*more, budget_short(budget) if more else budget_words(budget)]))
+    cells = [(kind, budget) for kind in kinds for budget in budgets]
+    inches = PAGE if len(cells) > 1 else COLUMN * 1.3
+    columns, wide = across(drawn.series.unique(), inches), min(2, len(cells))
+    rows_of_legend, down = -(-drawn.series.nunique() // columns), -(-len(cells) // wide)
+    fig, panels = plt.subplots(down, wide, squeeze=False, sharey="row" if len(budgets) > 1 else False,
+                               figsize=(inches, 2.1 * down + 0.3 + 0.16 * rows_of_legend))
+    for ax in panels.flat[len(cells):]:
+        fig.delaxes(ax)
+    for ax, ((dataset, protocol, metric), budget) in zip(panels.flat, cells):
+        rows = drawn[(drawn.dataset == dataset) & (drawn.protocol == protocol) & (drawn.metric == metric)
+                     & (drawn.budget == budget)]
+        if not len(rows):
+            ax.set_axis_off()
+            continue
+        draw(rows, ax)
+        more = [dataset] * (drawn.dataset.nunique() > 1) + [words(protocol)] * (drawn.protocol.nunique() > 1)
+        ax.set_title(", ".join([*more, budget_short(budget) if more else budget_words(budget)]))
+        if len(budgets) > 1:
             ax.label_outer(remove_inner_ticks=False)
     handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)

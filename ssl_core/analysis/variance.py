@@ -12,8 +12,11 @@ import pandas as pd
 from scipy.optimize import nnls
 from scipy.stats import chi2, norm
 
+from ssl_core.analysis.wording import budget_words, words
+
 SOURCES = {"draw": "draw of the images", "order": "class order", "seed": "initialisation and training",
            "labels": "draw of the labels"}
+TEST = "sampling of the test images"
 CONDITION = """dataset pretrain_dataset split_kind twin ratio arm encoder protocol label_pool budget layer""".split()
 RUN = ["draw_seed", "order_seed", "seed", "budget_seed"]
 COLUMNS = "source known sd share n low high".split()
@@ -66,7 +69,7 @@ def of_test_images(rows):
     """The row of the test images: the spread that the values' own intervals stand for, half their width over 1.96."""
     half = (rows.high - rows.low) / 2
     known = half.notna().any()
-    return {"source": "sampling of the test images", "known": known, "n": rows.n.max() if len(rows) else 0, "df": 0,
+    return {"source": TEST, "known": known, "n": rows.n.max() if len(rows) else 0, "df": 0,
             "sd": np.sqrt(((half / norm.ppf(0.975)) ** 2).mean()) if known else np.nan}
 
 
@@ -81,6 +84,21 @@ def in_words(frame):
         doubt = f" ({100 * row.low:.1f} to {100 * row.high:.1f})" if row.low == row.low else ""
         lines.append(f"| {row.source} | {100 * row.sd:.1f}{doubt} | {100 * row.share:.0f} % | {row.n:,.0f} |")
     return "\n".join([*lines, "", *notes(frame)])
+
+
+def sentence_of(table):
+    """Where doubt comes from as the study reads first, with the fewest labels; "" where only test images vary.
+
+    table: of one data set, as `grid.told` gives it.
+    """
+    rows = table[(table.pretrain_dataset != "") & (table.layer == "") & table.value.notna()]
+    rows = rows[rows.protocol == rows.protocol.iloc[0]] if len(rows) else rows
+    fewest = rows.groupby("budget").n_labelled.mean().idxmin() if len(rows) else None
+    frame = decompose(rows[rows.budget == fewest])
+    if not frame.known[frame.source != TEST].any():
+        return ""
+    how = f"{words(rows.protocol.iloc[0])}, {budget_words(fewest)}"
+    return f"Where doubt in balanced accuracy comes from ({how}). {' '.join(notes(frame))}"
 
 
 def notes(frame):
