@@ -7,7 +7,7 @@ import pandas as pd
 
 from ssl_core.analysis.compare import contrast
 from ssl_core.analysis.contrasts import predictions, units_behind
-from ssl_core.config import FinetuneConfig, PretrainConfig, ProbeConfig
+from ssl_core.config import RunConfig
 from ssl_core.data.audit import copied
 from ssl_core.data.pools import pools
 from ssl_core.evaluate import weighted
@@ -51,11 +51,11 @@ def inflation_table(data, pairs, study, protocol="linear"):
         inputs = record.get("parts", {}).get("inputs", {})
         if record.get("status") != "done" or inputs.get("data") != data.fingerprint or "test" not in inputs:
             continue
-        cfg = {"probe": ProbeConfig, "finetune": FinetuneConfig}[record["stage"]](**record["parameters"])
-        own, trained = pools(data, **cfg.pool_arguments()), []
-        below = read_run(root() / cfg.run) if cfg.run else {}
+        own = pools_of(record, data)
+        trained = own.labelled
+        below = read_run(root() / record["parameters"]["run"]) if record["parameters"]["run"] else {}
         if below.get("parts", {}).get("inputs", {}).get("data") == data.fingerprint:
-            trained = pools(data, **PretrainConfig(**below["parameters"]).pool_arguments()).unlabelled
+            trained = pools_of(below, data).unlabelled
         if fingerprint(own.test) != inputs["test"]:
             continue
         copies = np.isin(own.test, with_a_copy(data, pairs, own.test, np.union1d(own.labelled, trained)))
@@ -64,6 +64,11 @@ def inflation_table(data, pairs, study, protocol="linear"):
             rows.append((folder.name, path.stem, len(copies), int(copies.sum()), every, others, found.effect,
                          *found.interval))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def pools_of(record, data):
+    """The pools of a run by its record, also of one that lacks what later code asks of it."""
+    return pools(data, **RunConfig.model_construct(**record["parameters"]).pool_arguments())
 
 
 def with_a_copy(data, pairs, test, trained):
