@@ -142,8 +142,12 @@ def test_calibration_is_grouped_by_the_class_that_is_named(style, tmp_path):
              groups=np.arange(4000), frequency=FREQUENCY)
     row = RUN | {"protocol": "linear", "budget": 1.0, "stage": "probe", "pretrain_dataset": "cells",
                  "path": tmp_path / "cell.npz"}
-    frame = plots_calibration.reliability_frame(pd.DataFrame([row, row | {"budget": 0.1, "path": "none"}]))
-    whole = plots_calibration.reliability_table(frame).set_index("group")
+    frame = plots_calibration.reliability_frame(pd.DataFrame([
+        row, row | {"budget": 0.1, "path": "none"}, row | {"protocol": "knn", "path": "none"},
+        row | {"protocol": "knn", "series": "MAE (1:100)", "arm": "mae"}]))
+    assert frame.groupby("series").protocol.unique().map(list).to_dict() == {"SimCLR (1:100)": ["linear"],
+                                                                             "MAE (1:100)": ["knn"]}
+    whole = plots_calibration.reliability_table(frame).set_index(["series", "group"]).loc["SimCLR (1:100)"]
     assert whole.over["few"] == pytest.approx(0.27, abs=0.05) and whole.over_low["few"] > 0.2
     assert abs(whole.over["many"]) < 0.05 and whole.n.sum() == 4000
     assert whole.ece["few"] == pytest.approx(whole.over["few"])

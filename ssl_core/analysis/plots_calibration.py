@@ -15,18 +15,19 @@ from ssl_core.evaluate.point import confidence_bins
 def reliability_frame(cells):
     """How often the class that is named is right, by how sure the model is and how frequent the named class is.
 
-    cells: rows of `contrasts.cells_of`; pretrained arms are taken, first protocol, most labels, the smallest and the
-    largest ratio; images of all splits together. Columns series, arm, ratio, twin, protocol, budget, group, bin,
-    confidence, accuracy, low, high (Wilson), n; and, of the whole group, ece, over (mean confidence less accuracy),
-    over_low, over_high (1.96 standard errors over images).
+    cells: rows of `contrasts.cells_of`; pretrained arms are taken, each by its first protocol, most labels, the
+    smallest and the largest ratio; images of all splits together. Columns series, arm, ratio, twin, protocol, budget,
+    dataset, group, bin, confidence, accuracy, low, high (Wilson), n; and, of the whole group, ece, over (mean
+    confidence less accuracy), over_low, over_high (1.96 standard errors over images).
 
     By the named class, not the true one: of a perfect model's images of a rare class many are rightly unsure.
     """
     rows = cells[(cells.pretrain_dataset != "") & (cells.stage == "probe")]
     found = []
     if len(rows):
-        rows = ends(rows[(rows.dataset == rows.dataset.iloc[0]) & (rows.protocol == rows.protocol.iloc[0])])
-        rows = rows[rows.budget == rows.budget.max()]
+        rows = ends(rows[rows.dataset == rows.dataset.iloc[0]])
+        rows = rows[(rows.budget == rows.budget.max())
+                    & (rows.protocol == rows.groupby("series").protocol.transform("first"))]
     for _, some in rows.groupby("series", sort=False):
         one, parts = some.iloc[0], [predictions(path) for path in some.path]
         parts = [part for part in parts if part.task != "multilabel" and part.frequency is not None]
@@ -92,7 +93,8 @@ def reliability_table(frame):
 
 
 def caption_reliability(frame, table):
-    return (f"Reliability of {words(frame.protocol.iloc[0])} with {budget_words(frame.budget.iloc[0])}, by how "
+    protocols = " and ".join(map(words, frame.protocol.unique()))
+    return (f"Reliability of {protocols} with {budget_words(frame.budget.iloc[0])}, by how "
             "frequent the class that is named was in pretraining. Below the line a model is surer than it is right. "
             "Test images of all splits together, in 15 bins of equal width; bars: Wilson's 95 % intervals over images. "
             f"{source(table)}")

@@ -142,7 +142,7 @@ def plot_detection(frame, ax=None):
                         elinewidth=0.6, errorevery=max(1, len(one) // 6), markevery=max(1, len(one) // 6),
                         label=f"{name}, {QUANTITIES[quantity]}" if j == 0 else None)
     ax.axhline(0.5, color="0.5", linewidth=0.7)
-    ax.set(xlabel="splits, after the last epoch" if at_end else "epoch", ylabel="AUROC, few against others")
+    ax.set(xlabel="runs, after the last epoch" if at_end else "epoch", ylabel="AUROC, few against others")
     if at_end:
         ax.set(xticks=[], xlim=(-0.5, i + 1))
     ax.figure.legend(loc="outside lower center", ncols=across(ax.get_legend_handles_labels()[1],
@@ -154,8 +154,8 @@ def caption_detection(frame, table):
     rare = " to ".join(f"{n:,}" for n in sorted({frame.n_rare.min(), frame.n_rare.max()}))
     return (f"Does an image's own number tell that its class is rare? Area under the ROC curve over {frame.n.max():,} "
             f"pretraining images, {rare} of them of few classes; above 0.5 the number is larger for rare classes, "
-            "below it smaller. A line for each split; bars: DeLong's 95 % intervals over images. Labels serve only "
-            f"this picture. {source(table)}")
+            "below it smaller. A line, or a point, for each run; bars: DeLong's 95 % intervals over images. Labels "
+            f"serve only this picture. {source(table)}")
 
 
 def shares(found, labels, frequency=None):
