@@ -61,7 +61,10 @@ def parser():
     verb(tail, name={"metavar": "FEATURES.npz", "help": "of `embed`, or features.npz of a probe"},
          labels={"default": "", "metavar": "FILE.csv", "help": "columns path and label, of some of the images"})
     verb(claims, study={"metavar": "STUDY", "nargs": "*", "help": "names or files; none for all that have results"})
-    verb(report, study={"metavar": "STUDY.yaml|FILE.zip"})
+    verb(report, study={"metavar": "STUDY.yaml|STUDY|FILE.zip"},
+         figure={"default": "", "metavar": "NAME", "help": "make this figure again, and nothing else"},
+         width={"default": "page", "choices": ("page", "column"), "help": "of figures; page if left"},
+         paper={"default": "", "metavar": "DIR", "help": "write what a paper takes from the study there"})
     verb(export, study={"metavar": "STUDY", "help": "its name, or its file"},
          to={"metavar": "FOLDER", "help": "where the tree goes, instead of outputs/STUDY/export/LAYOUT"},
          layout={"choices": ("a", "c"), "help": "a, the default: METHOD/pretrained and METHOD/downstream tasks; "
@@ -292,14 +295,29 @@ def claims(arguments):
 
 
 def report(arguments):
-    """Make a study's page again from what its comparison put out, and print where it is.
+    """Make a study's page again from what its comparison put out, and print where it is; or a figure, or a paper.
 
-    A FILE.zip that `export --archive` wrote is first unpacked below outputs/; open only those of people you trust, as
-    notebooks hold HTML.
+    --figure NAME draws one figure from the tables of the study, beside the others; --paper DIR writes a folder that
+    LaTeX compiles. A FILE.zip that `export --archive` wrote is first unpacked below outputs/; open only those of people
+    you trust, as notebooks hold HTML.
     """
+    if arguments.study.endswith(".zip"):
+        study = opened(arguments.study)
+    else:
+        study = study_name(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else arguments.study
+    if arguments.figure or arguments.paper:
+        import matplotlib
+
+        from ssl_core import paper
+
+        matplotlib.use("Agg")
+        with in_one_line():
+            said = (paper.figure(study, arguments.figure, arguments.width) if arguments.figure else
+                    paper.write(study, arguments.paper, arguments.width))
+        print(*said, sep="\n")
+        return
     from ssl_core.report import build
 
-    study = opened(arguments.study) if arguments.study.endswith(".zip") else study_name(arguments.study)
     try:
         print(build(study))
     except FileNotFoundError as error:

@@ -212,7 +212,7 @@ def test_a_figure_is_saved_with_its_data_and_the_same_each_time(study, tmp_path)
     for folder in ("one", "two"):
         fig = plots_contrasts.plot_costs(cost)
         plots.save_figure(fig, tmp_path / folder, "cost", cost, "A caption − with a minus.")
-    names = ["cost.csv", "cost.pdf", "cost.png", "cost.txt"]
+    names = ["cost.alt.txt", "cost.csv", "cost.pdf", "cost.png", "cost.txt"]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names

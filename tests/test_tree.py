@@ -19,7 +19,8 @@ MODULES = sorted((ROOT / "ssl_core").rglob("*.py"))
 LAYERS = ("files", "protocols", "split_presets", "config", "presets", "table", "data", "augment_ops", "augment",
           "randaugment", "encoders", "foreign", "weights", "methods", "train", "evaluate", "keys", "provenance",
           "load_me", "runs", "finished", "predict", "analysis", "notebook", "nb", "states", "leaks", "plan", "cost",
-          "measure", "report", "as_timm", "export", "archive", "adopt", "live", "engine", "cli", "__main__")
+          "measure", "paper_words", "paper", "report", "as_timm", "export", "archive", "adopt", "live", "engine", "cli",
+          "__main__")
 
 
 def git(*arguments):

@@ -10,9 +10,10 @@ import seaborn as sns
 from IPython import get_ipython
 from IPython.display import HTML, display
 
+from ssl_core.analysis.layout import alt_text
 from ssl_core.analysis.wording import budget_short, budget_words, words
 from ssl_core.analysis.wording import describe as describe  # for the figures that take both from here
-from ssl_core.files import replacing
+from ssl_core.files import atomic_write, replacing
 
 COLUMN, PAGE = 3.5, 7.0  # inches: one and two columns of a paper
 PALETTE = sns.color_palette("colorblind")
@@ -37,25 +38,29 @@ def legend_below(ax):
 
 
 def save_figure(fig, folder, name, data, caption):
-    """Write NAME.pdf, NAME.png, the CSV that was drawn and the caption into `folder`; files carry no date."""
-    folder = Path(folder)
+    """Write NAME.pdf, NAME.png, the CSV that was drawn, caption and alt text into `folder`; files carry no date.
+
+    The alt text is returned.
+    """
+    folder, alt = Path(folder), alt_text(fig, caption)
     with replacing(folder / f"{name}.pdf") as path:
         fig.savefig(path, metadata={"CreationDate": None})
     with replacing(folder / f"{name}.png") as path:
         fig.savefig(path, metadata={"Software": None})
     with replacing(folder / f"{name}.csv") as path:
         data.to_csv(path, index=False, lineterminator="\n")
-    with replacing(folder / f"{name}.txt") as path:
-        path.write_text(caption + "\n", encoding="utf-8")
+    for ending, text in (("txt", caption), ("alt.txt", alt)):
+        atomic_write(folder / f"{name}.{ending}", text + "\n")
+    return alt
 
 
 def show_figure(fig, folder, name, data, caption):
     """Save a figure and show the saved picture above its caption."""
-    save_figure(fig, folder, name, data, caption)
+    alt = html.escape(save_figure(fig, folder, name, data, caption))
     plt.close(fig)
     picture = base64.b64encode((Path(folder) / f"{name}.png").read_bytes()).decode()
     said, width = html.escape(caption), round(130 * fig.get_figwidth())  # letters as large in all of them
-    display(HTML(f'<figure><div class="scroll"><img alt="{said}" width="{width}" src="data:image/png;base64,{picture}">'
+    display(HTML(f'<figure><div class="scroll"><img alt="{alt}" width="{width}" src="data:image/png;base64,{picture}">'
                  f"</div><figcaption>{said}</figcaption></figure>"))
 
 

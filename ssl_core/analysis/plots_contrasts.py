@@ -6,7 +6,7 @@ Every figure is of one data set.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ssl_core.analysis.plots import PAGE, PALETTE
+from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes
 from ssl_core.analysis.plots_study import ENDS, LOOKS, SPARE, ends, ratio_below, source, wrapped
 from ssl_core.analysis.wording import budget_short, metric_words, words
 
@@ -61,21 +61,28 @@ def costs_in_lines(cost):
     lines = max(len(rows) for _, rows in cost.groupby(["metric", "group"]))
     fig, panels = plt.subplots(1, len(kinds), figsize=(PAGE, 0.85 + 0.24 * lines), sharex=True, sharey=True,
                                squeeze=False)
+    for ax, (metric, group) in zip(panels[0], kinds):
+        plot_cost(cost[(cost.metric == metric) & (cost.group == group)], ax)
+    return fig
+
+
+def plot_cost(cost, ax=None):
+    """Costs in points, a line each, about zero. cost: rows of the summary of one metric and group."""
+    ax = axes(ax, COLUMN * 1.4, 0.85 + 0.24 * len(cost))
     many = cost.arm.nunique() > 1 or cost.ratio.nunique() > 1
     totals = cost.n_unlabelled.nunique() > cost.ratio.nunique()
-    for ax, (metric, group) in zip(panels[0], kinds):
-        rows = cost[(cost.metric == metric) & (cost.group == group)]
-        for at, row in zip(range(len(rows) - 1, -1, -1), rows.itertuples()):
-            draw_contrast(ax, at, row, above=PALETTE[3], below=PALETTE[0])
-        ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
-        names = [f"{words(row.protocol)}, {budget_short(row.budget)}" for row in rows.itertuples()]
-        arms = [f"{words(row.arm)} 1:{row.ratio:g}{f', N = {row.n_unlabelled:,.0f}' * totals}, " if many or totals
-                else "" for row in rows.itertuples()]
-        ax.set_yticks(range(len(rows) - 1, -1, -1), [arm + name for arm, name in zip(arms, names)])
-        ax.set(title=metric_words(metric, group), ylim=(-0.7, len(rows) - 0.3),
-               xlabel="balanced − imbalanced, points")
-        ax.grid(axis="y", visible=False)
-    return fig
+    lines = range(len(cost) - 1, -1, -1)
+    for at, row in zip(lines, cost.itertuples()):
+        draw_contrast(ax, at, row, above=PALETTE[3], below=PALETTE[0])
+    ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
+    arms = [f"{words(row.arm)} 1:{row.ratio:g}{f', N = {row.n_unlabelled:,.0f}' * totals}, " if many or totals else ""
+            for row in cost.itertuples()]
+    ax.set_yticks(lines, [f"{arm}{words(row.protocol)}, {budget_short(row.budget)}"
+                          for arm, row in zip(arms, cost.itertuples())])
+    ax.set(title=metric_words(cost.metric.iloc[0], cost.group.iloc[0]), ylim=(-0.7, len(cost) - 0.3),
+           xlabel="balanced − imbalanced, points")
+    ax.grid(axis="y", visible=False)
+    return ax
 
 
 def costs_by_ratio(cost):
@@ -145,25 +152,39 @@ def plot_gains(gains):
     gains: rows of the summary, of `with_room`: what, protocol, budget, effect, low, high; best arms on top, by the
     first panel.
     """
-    kinds = list(dict.fromkeys(zip(gains.protocol, gains.budget)))
-    first = gains[(gains.protocol == kinds[0][0]) & (gains.budget == kinds[0][1])]
-    arms = list(dict.fromkeys([*sorted(set(gains.what) - set(first.what)), *first.sort_values("effect").what]))
-    across = min(4, len(kinds))
-    down = -(-len(kinds) // across)
-    inches = (PAGE - 0.06 * max(map(len, arms))) / across - 0.1
-    titles = [wrapped(f"{words(protocol)}, {budget_short(budget)}", inches) for protocol, budget in kinds]
-    height = 0.7 + 0.15 * max(title.count("\n") + 1 for title in titles) + 0.18 * len(arms)
-    fig, panels = plt.subplots(down, across, figsize=(PAGE, height * down), sharex=True, sharey=True, squeeze=False)
-    for ax, (protocol, budget), title in zip(panels.flat, kinds, titles):
-        for row in gains[(gains.protocol == protocol) & (gains.budget == budget)].itertuples():
-            draw_contrast(ax, arms.index(row.what), row, above=PALETTE[0], below=PALETTE[3])
-        ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
-        ax.set_yticks(range(len(arms)), arms)
-        ax.set(title=title, xlabel="gain in points", ylim=(-0.7, len(arms) - 0.3))
-        ax.grid(axis="y", visible=False)
-    for ax in panels.flat[len(kinds):]:
-        fig.delaxes(ax)
+    of = {kind: rows for kind, rows in gains.groupby(["protocol", "budget"], sort=False)}
+    alike = {}  # panels with the same arms stand side by side
+    for kind, rows in of.items():
+        alike.setdefault(frozenset(rows.what), []).append(kind)
+    across = min(4, max(map(len, alike.values())))
+    lines = [kinds[i:i + across] for kinds in alike.values() for i in range(0, len(kinds), across)]
+    inches = (PAGE - 0.06 * gains.what.str.len().max()) / across - 0.1
+    titles = {kind: wrapped(f"{words(kind[0])}, {budget_short(kind[1])}", inches) for kind in of}
+    heights = [0.7 + 0.15 * max(titles[kind].count("\n") + 1 for kind in line) + 0.18 * of[line[0]].what.nunique()
+               for line in lines]
+    fig, panels = plt.subplots(len(lines), across, figsize=(PAGE, sum(heights)), sharex=True, sharey="row",
+                               squeeze=False, height_ratios=heights)
+    for row, line in zip(panels, lines):
+        first = of[alike[frozenset(of[line[0]].what)][0]]
+        arms = list(dict.fromkeys(first.sort_values("effect").what))
+        for ax, kind in zip(row, line):
+            plot_gain(of[kind], ax, arms).set_title(titles[kind])
+        for ax in row[len(line):]:
+            fig.delaxes(ax)
     return fig
+
+
+def plot_gain(gains, ax=None, arms=None):
+    """Gains in points, a line each. gains: rows of the summary of one protocol and budget; arms: lines, from below."""
+    arms = arms or list(gains.sort_values("effect").what)
+    ax = axes(ax, COLUMN * 1.4, 0.85 + 0.18 * len(arms))
+    for row in gains.itertuples():
+        draw_contrast(ax, arms.index(row.what), row, above=PALETTE[0], below=PALETTE[3])
+    ax.axvline(0, color="0.2", linewidth=0.8, zorder=1)
+    ax.set_yticks(range(len(arms)), arms)
+    ax.set(xlabel="gain in points", ylim=(-0.7, len(arms) - 0.3))
+    ax.grid(axis="y", visible=False)
+    return ax
 
 
 # --- captions ---------------------------------------------------------------------------------------------------------
@@ -176,20 +197,20 @@ def caption_costs(cost, table, of=None):
         positives = "below a ratio: its positives; " if category and cost.n_unlabelled.nunique() == 1 else ""
         return ("What imbalance costs, by its ratio: balanced accuracy after pretraining on as many balanced images, "
                 "minus the same after the imbalanced split. A row for each way to read the representation, a column "
-                f"for each share of the labels. Above zero, imbalance costs; {positives}bars: 95 % intervals over "
-                f"{doubt(cost)}; filled: zero is outside. {left}{ALL} {source(table)}")
+                f"for each share of the labels. Above zero, imbalance costs; {positives}{bars(cost)}. {left}{ALL} "
+                f"{source(table)}")
     return ("What imbalance costs: balanced accuracy, and recall of the classes with fewest images, after pretraining "
             "on as many balanced images, minus the same after pretraining on the imbalanced split. Right of zero, "
-            "imbalance costs. Rows: how the representation was read, and with which labels. Bars: 95 % "
-            f"intervals over {doubt(cost)}; filled: zero is outside. {left}{ALL} {source(table)}")
+            "imbalance costs. Rows: how the representation was read, and with which labels; "
+            f"{bars(cost)}. {left}{ALL} {source(table)}")
 
 
 def caption_gains(gains, table, of=None):
     """of: as in `caption_costs`."""
     return ("What pretraining adds: balanced accuracy of each arm, in percentage points, minus that of the same "
             "network without it, read in the same way, with the labels above each panel. Arms in the "
-            "order of the first panel, which is no ranking. Bars: 95 % intervals over "
-            f"{doubt(gains)}; filled: zero is outside. {not_drawn(gains, of)}{ALL} {source(table)}")
+            "order of the first panel that has them, which is no ranking; "
+            f"{bars(gains)}. {not_drawn(gains, of)}{ALL} {source(table)}")
 
 
 def not_drawn(drawn, of):
@@ -202,11 +223,17 @@ def not_drawn(drawn, of):
     return f"Not drawn: {', '.join(left)}. " if left else ""
 
 
+def bars(contrasts):
+    """What the bars of these contrasts are, if any are drawn."""
+    known = contrasts.low.notna()
+    if not known.any():
+        return "no bars, as there are too few independent test images for an interval"
+    return (f"bars{'' if known.all() else ', where there are test images enough'}: 95 % intervals over "
+            f"{doubt(contrasts)}; filled: zero is outside")
+
+
 def doubt(contrasts):
     """What the intervals of these contrasts are over."""
     images, n = f"{contrasts.n_images.max():,.0f}", contrasts.n_pairs.max()
     return (f"the test images ({images}) and {n} paired splits together" if n > 1
             else f"{images} test images, for one split")
-
-
-FIGURES = {"cost": (plot_costs, caption_costs), "gains": (plot_gains, caption_gains)}

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from ssl_core.analysis.plots import PAGE, PALETTE
+from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes
 from ssl_core.analysis.wording import budget_short, budget_words, in_order, words
 from ssl_core.evaluate.heads import headline_rows
 
@@ -143,28 +143,36 @@ def plot_budgets(drawn):
     widths = [drawn.series[drawn.protocol == protocol].nunique() + 3 for protocol in protocols]
     fig, panels = plt.subplots(down, wide, figsize=(PAGE, 0.4 + 2.3 * down + 0.16 * rows_of_legend), sharey=True,
                                squeeze=False, width_ratios=widths if down == 1 else None)
-    drawn = drawn.assign(label=[budget_short(budget).replace("per ", "per\n") for budget in drawn.budget])
-    places = list(dict.fromkeys(drawn.sort_values("n_labelled").label))
+    budgets = drawn.sort_values("n_labelled").budget.unique()
     for ax, protocol in zip(panels.flat, protocols):
-        dodge(ax, drawn[drawn.protocol == protocol], "label", places)
-        ax.set(title=wrapped(words(protocol), PAGE / wide - 0.4),
-               xlabel="share of the labels" if drawn.budget.max() <= 1 else "labels")
+        plot_budget(drawn[drawn.protocol == protocol], ax, budgets)
+        ax.set(title=wrapped(words(protocol), PAGE / wide - 0.4))
     for ax in panels.flat[len(protocols):]:
         fig.delaxes(ax)
-    for ax in panels[:, 0]:
-        ax.set_ylabel("balanced accuracy in %")
+    for ax in panels[:, 1:].flat:
+        ax.set_ylabel("")
     handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across(handles))
     return fig
 
 
-def plot_frequency(drawn):
+def plot_budget(drawn, ax=None, budgets=None):
+    """Balanced accuracy against the label budget. drawn: rows of `levels` of one protocol; budgets: their order."""
+    ax = axes(ax, COLUMN * 1.4, 2.6)
+    budgets = drawn.sort_values("n_labelled").budget.unique() if budgets is None else budgets
+    tick = {budget: budget_short(budget).replace("per ", "per\n") for budget in budgets}
+    dodge(ax, drawn.assign(label=drawn.budget.map(tick)), "label", list(tick.values()))
+    ax.set(xlabel="share of the labels" if max(budgets) <= 1 else "labels", ylabel="balanced accuracy in %")
+    return ax
+
+
+def plot_frequency(drawn, ax=None):
     """Recall of many, medium and few classes, one series per condition. drawn: the frame of `by_frequency`."""
-    fig, ax = plt.subplots(figsize=(PAGE * 0.85, 2.5))
+    ax = axes(ax, PAGE * 0.85, 2.5)
     dodge(ax, drawn, "group", list(dict.fromkeys(drawn.group)), joined=False)
     ax.set(ylabel="recall in %", xlabel="classes by their number of images in the imbalanced split")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return fig
+    return ax
 
 
 # --- captions ---------------------------------------------------------------------------------------------------------
@@ -182,9 +190,10 @@ def caption_frequency(drawn, table):
 
 
 def points(drawn):
-    n = drawn.n.max()
-    return (f"Points: means over {n} splits; bars: 95 % intervals over splits (t)" if n > 1
-            else "One split; bars: 95 % intervals over test images")
+    n, known = drawn.n.max(), drawn.low.notna()
+    bars = f"bars{'' if known.all() else ', where an interval is known'}: 95 % intervals over " if known.any() else ""
+    said, over = (f"Points: means over {n} splits", "splits (t)") if n > 1 else ("One split", "test images")
+    return f"{said}; {bars}{over}" if bars else said
 
 
 def source(table):
@@ -193,6 +202,3 @@ def source(table):
     return (f"{made.capitalize()} ({', '.join(sorted(set(table.dataset)))}). "
             f"Made by: python -m ssl_core run params/studies/{table.study.iloc[0]}.yaml")
 
-
-FIGURES = {"budgets": (levels, plot_budgets, caption_budgets),
-           "frequency": (by_frequency, plot_frequency, caption_frequency)}

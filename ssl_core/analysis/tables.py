@@ -21,6 +21,9 @@ CELL = [*ARM, *SPLIT, "seed", "budget_seed", "key"]
 RULES = {"official": "the rarest third few, the next third medium, the others many",
          "thesis": "the rarest third few, the most frequent third many, the others medium"}
 PLAIN = ("log_loss", "brier", "matthews_corrcoef", "cohen_kappa_quadratic")  # not printed in per cent
+LATEX = str.maketrans({
+    "±": r"$\pm$", "–": "--", "“": "``", "”": "''", "−": r"$-$", "≥": r"$\geq$", "≤": r"$\leq$", "→": r"$\to$",
+    "‖": r"$\|$", "₁": "$_1$", "₂": "$_2$", "ρ": r"$\rho$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
 HEADS = {"within": "std within a split", "n_splits": "splits"}
 
 
@@ -102,11 +105,11 @@ def table_text(frame, style="markdown"):
     if style == "markdown":
         lines = [head, ["---" if name not in means else "---:" for name in shown], *body]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{table_caption(frame)}\n"
-    lines = [" & ".join(map(_escaped, line)) + r" \\" for line in (head, *body)]
+    lines = [" & ".join(map(escaped, line)) + r" \\" for line in (head, *body)]
     columns = "".join("r" if name in means else "l" for name in shown)
     return "\n".join([r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0],
                       r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}",
-                      rf"\caption{{{_escaped(table_caption(frame))}}}", r"\end{table}"]) + "\n"
+                      rf"\caption{{{escaped(table_caption(frame))}}}", r"\end{table}"]) + "\n"
 
 
 def table_caption(frame):
@@ -141,6 +144,15 @@ def _printed(row, name, is_mean):
     return f"{scale * value:.{digits}f}" + ("" if np.isnan(std) else f" ± {scale * std:.{digits}f}")
 
 
-def _escaped(text):
-    text = re.sub(r"([&%$#_{}])", r"\\\1", text)
-    return text.replace("±", r"$\pm$").replace("–", "--").replace("“", "``").replace("”", "''")
+def escaped(text):
+    """Text as LaTeX writes it, also what its fonts lack."""
+    return re.sub(r"([&%$#_{}])", r"\\\1", str(text).replace("\\", "/")).translate(LATEX)
+
+
+def rows_text(rows):
+    """Dicts as a Markdown table; a column that some lack is empty there."""
+    head = list(dict.fromkeys(name for row in rows for name in row))
+    body = [[f"{row.get(name, ''):,}" if isinstance(row.get(name), (int, np.integer)) else str(row.get(name, ""))
+             for name in head] for row in rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |"
+                     for line in (head, ["---"] * len(head), *body))

@@ -1,0 +1,171 @@
+"""What a paper says of how a study was made: methods, checklist and references, out of records, presets and cards."""
+
+import json
+import re
+
+import pandas as pd
+
+from ssl_core.analysis.tables import rows_text
+from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig, load_study
+from ssl_core.data import load
+from ssl_core.data.cards import read_card
+from ssl_core.data.census import holds
+from ssl_core.data.pools import pools
+from ssl_core.files import root
+from ssl_core.presets import all_presets, given
+from ssl_core.protocols import protocol
+from ssl_core.runs import read_run
+
+CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
+SHOWN = """method method_args wrap encoder encoder_args stem normalisation init image_size recipe optimiser lr
+    weight_decay optimiser_args batch epochs steps warmup precision""".split()
+COLUMNS = 12  # classes; of more the smallest and largest are given
+
+
+def fields(told, plan, defaults):
+    """What the templates of params/paper ask for, by name. defaults: the parameters cell of 10_pretrain."""
+    jobs = list(told.jobs.values())
+    records = [read_run(root() / job["folder"]) for job in jobs]
+    cards = {name: read_card(name) for name in sorted({job["seen"]["dataset"] for job in jobs}
+                                                      | {job["own"]["dataset"] for job in jobs})}
+    n = told.table.groupby("dataset")[["draw_seed", "order_seed"]].apply(lambda rows: len(rows.drop_duplicates()))
+    grouped = told.table.n_groups.gt(0) & (told.table.n_groups < told.table.n)
+    kinds = sorted({job["seen"]["split_kind"] for job in jobs})
+    return {
+        "study": plan["study"], "question": plan["question"], "flow": flow(jobs, records, told.table),
+        "hyper": hyper(jobs, plan["study"], defaults),
+        "protocols": protocols_of(told.table), "splits": f"{n.max()} split{'s' * bool(n.max() > 1)}",
+        "tests": "; ".join(sorted(set(told.summary.test))) or "none",
+        "families": ", ".join(sorted(set(told.summary.family))) or "none", "hardware": hardware(records),
+        "commits": ", ".join(commits(records)) or "not known",
+        "licences": rows_text([{"data set": name, "title": card.title, "licence": card.licence or "not known",
+                                "source": card.source, "to cite": card.citation} for name, card in cards.items()]),
+        "sources": " ".join(f"{card.title} ({card.source})." for card in cards.values()),
+        "synthetic": "; ".join(f"{name}: {'synthetic' if card.synthetic else 'real'}" for name, card in cards.items()),
+        "disjoint": "patients, slides or the like (groups)" if grouped.any() else
+                    "images; no group is known, so that copies of one patient could stand on both sides",
+        "samples": f"{told.table.n.max():,.0f} test images, {n.max()} splits",
+        "imbalance": f"it is what is studied: splits {', '.join(kinds)}; ratios "
+                     + ", ".join(f"1:{ratio:g}" for ratio in sorted({job["seen"]["ratio"] for job in jobs})),
+    }
+
+
+def flow(jobs, records, table):
+    """Tables of images, groups and classes by part, then of the pretraining splits, then of the labels of budgets."""
+    said = []
+    for name, size in sorted({(job["own"]["dataset"], job["own"]["image_size"]) for job in jobs}):
+        job = next(job for job in jobs if job["own"]["dataset"] == name)
+        try:
+            data = load(name, size)
+        except (OSError, ValueError) as error:
+            said += [f"**{name}** is not here to be counted: {' '.join(str(error).split())}"]
+            continue
+        parts = pools(data, **CONFIGS[job["stage"]](**job["own"]).pool_arguments())
+        rows, has = [], holds(data)
+        for part, at in (("all images", slice(None)), ("pretraining, the first of the splits below", parts.unlabelled),
+                         ("labelled, what budgets are drawn from", parts.labelled), ("validation", parts.val),
+                         ("test", parts.test)):
+            mine = has[at]
+            each = mine.sum(0)
+            by_class = (dict(zip(data.classes, each)) if len(each) <= COLUMNS else
+                        {"smallest class": each.min(), "largest class": each.max()})
+            groups = {"groups": len(set(data.groups[at]))} if data.grouped else {}
+            rows.append({"part": part, "images": len(mine), "with a label": int(mine.any(1).sum()), **groups,
+                         **by_class})
+        said += [f"**{name}**, split {job['seen']['draw_seed']}", rows_text(rows)]
+    splits = pd.DataFrame([{"data set": r["parameters"]["dataset"], "split": r["parameters"]["split_kind"],
+                            "ratio": f"1:{r['parameters']['ratio']:g}", "twin": r["parameters"]["twin"],
+                            "images": r["n_unlabelled"], "largest class": max(r["counts"]),
+                            "smallest class": min(r["counts"])} for r in records if r.get("counts")])
+    if len(splits):
+        by = ["data set", "split", "ratio", "twin"]
+        rows = splits.groupby(by, sort=False).agg([span, "size"])
+        rows = pd.DataFrame({name: rows[name]["span"] for name in splits if name not in by}
+                            | {"pretrainings": rows["images"]["size"]}).reset_index()
+        said += ["Pretraining splits", rows_text(rows.to_dict("records"))]
+    labels = table[table.n_labelled > 0].groupby(["dataset", "label_pool", "budget"]).n_labelled.agg(span)
+    return "\n\n".join([*said, "Labels of a budget", rows_text(labels.reset_index().to_dict("records"))])
+
+
+def span(values):
+    return f"{values.min():,.0f}" + (f" to {values.max():,.0f}" if values.nunique() > 1 else "")
+
+
+def hyper(jobs, study, defaults):
+    """A table for each pretrained arm: setting, value, where it comes from."""
+    try:
+        presets = {arm.name: arm.preset for arm in load_study(root() / "params" / "studies" / f"{study}.yaml").arms}
+    except (ConfigError, OSError):
+        presets = {}
+    there = {(p.method, given(p)): {row.field: row for row in p.constants} for p in all_presets()}
+    said = []
+    for arm, job in {job["arm"]: job for job in reversed(jobs) if job["stage"] == "pretrain"}.items():
+        own, rows = job["own"], []
+        known = there.get((own["method"], presets.get(arm)), {})
+        for name in SHOWN:
+            inner = own.get(name) if name.endswith("_args") else None
+            each = {f"{name}.{key}": v for key, v in inner.items()} if inner else {name: own[name]}
+            for field, value in each.items():
+                row = known.get(field)
+                source = (f"preset {presets[arm]}: {row.source}" if row and row.value == value else "default"
+                          if own[name] == defaults.get(name) else "this study")
+                rows.append({"setting": field, "value": value if isinstance(value, str) else json.dumps(value),
+                             "from": source})
+        said.insert(0, f"**{arm}**\n\n{rows_text(rows)}")
+    return "\n\n".join(said) or "Nothing was pretrained."
+
+
+def protocols_of(table):
+    names = [name for name in dict.fromkeys(table.protocol) if name and name != "none"]
+    return "\n".join(f"- `{name}`: {protocol(name).about} From: {protocol(name).source}" for name in names)
+
+
+def commits(records):
+    return sorted({r["git"][:10] + r["git"][40:] for r in records if r.get("git")})
+
+
+def hardware(records):
+    done = [r for r in records if r.get("seconds")]
+    hours = pd.DataFrame([{"stage": r["stage"], "jobs": 1, "hours": r["seconds"] / 3600} for r in done],
+                         columns=["stage", "jobs", "hours"]).groupby("stage", sort=False).sum().reset_index()
+    memory = max([max(r["peak_memory_mb"].values()) for r in done if r.get("peak_memory_mb")], default=0)
+    packages = sorted({f"{name} {number}" for r in done for name, number in r.get("packages", {}).items()})
+    of = {what: ", ".join(sorted({str(r.get(what)) for r in done}))
+          for what in ("device", "threads", "system", "python")}
+    rows = hours.assign(hours=hours.hours.map("{:.2f}".format)).to_dict("records")
+    return (f"Device: {of['device']}; threads a job: {of['threads']}; {of['system']}, Python {of['python']}; "
+            f"{', '.join(packages)}. Most memory of a job: {memory:,} MB. Commits: {', '.join(commits(records))}. "
+            f"Hours as measured, {hours.hours.sum():.2f} in all:\n\n{rows_text(rows)}")
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+def used_by(told, study):
+    """Names of all that a study used: methods, add-ons, cards and what stands in for them, libraries, its system."""
+    jobs = list(told.jobs.values())
+    trained = [job["own"] for job in jobs if job["stage"] == "pretrain"]
+    sets = {name for job in jobs for name in (job["own"]["dataset"], job["seen"]["dataset"])}
+    made = {read_card(name).made.get("from") for name in sets}
+    packages = {name for job in jobs for name in read_run(root() / job["folder"]).get("packages", {})}
+    return ({own["method"] for own in trained} | {add["name"] for own in trained for add in own.get("wrap") or ()}
+            | sets | made | packages | {"statistics"} | {f"system_{m[1]}" for m in [re.match("([a-e])_", study)] if m})
+
+
+def references(used):
+    """The entries of params/references.bib whose `usedby` names something in `used`, without that field; and a bare
+    one for each data set that has none, out of its card."""
+    text = (root() / "params" / "references.bib").read_text(encoding="utf-8")
+    found, known = [], set()
+    for entry in re.findall(r"(?ms)^@.*?\}\}$", text):
+        names = set(re.split(r"[,\s]+", re.search(r"usedby = \{([^}]*)\}", entry)[1]))
+        known |= names
+        if names & used:
+            found.append(re.sub(r",\s*usedby = \{[^}]*\}", "", entry))
+    for name in sorted(filter(None, used - known)):
+        try:
+            card = read_card(name)
+        except ConfigError:
+            continue
+        if card.citation:
+            found.append(f"@misc{{data_{name},\n  title = {{{card.title}}},\n  note = {{{card.citation.strip()}}}}}")
+    return "\n\n".join(found) + "\n"
