@@ -148,6 +148,11 @@ def test_fine_tuning_is_compared_with_the_same_network_from_scratch(outputs):
     assert row.effect == pytest.approx(0.1) and row.against == "the same network, supervised from scratch"
 
 
+def test_one_split_cannot_tell_how_many_more_it_takes(outputs):
+    row = cost_of(summarised(with_cost(outputs, 0, draws=(0,))))
+    assert "; of one split, so that it is not known how many more ±1 needs (" in row.sentence and row.n_pairs == 1
+
+
 def test_what_rests_on_too_few_images_has_no_interval(outputs):
     made = with_cost(outputs, 0.1, draws=(0,))
     jobs, table = made.write()

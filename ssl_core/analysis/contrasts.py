@@ -181,6 +181,7 @@ def summarise(found, family, pairs, alone, metric):
     effect = contrast(differences, (draws[0] - draws[1]).mean(0), sides[0][0][2])
     first, n = pairs.iloc[0], len(differences)
     imbalanced = other_side(first) if family == "cost of imbalance" else first
+    one = unit[:-1] if n > 1 else "split"  # what more of would tell
     paired = f"{n} paired {unit}" if n > 1 else "one split, test images only"
     paired += f", {alone} left out as only one side is there" if alone else ""
     about = [paired, first.on.strip()]
@@ -191,10 +192,10 @@ def summarise(found, family, pairs, alone, metric):
     if family == "cost of imbalance":
         arm = words(first.arm)
         what, against = f"{arm}, balanced", f"{arm}, 1:{imbalanced.ratio:g}"
-        text = cost_sentence(effect, measured, arm, imbalanced.ratio, where, unit[:-1])
+        text = cost_sentence(effect, measured, arm, imbalanced.ratio, where, one)
     else:
         what, against = first.series, START.get(first.arm_b) or first.series_b
-        text = sentence(effect, measured, what, against, where, unit[:-1])
+        text = sentence(effect, measured, what, against, where, one)
     test = f"paired t over {unit} with bootstrap over images" if n > 1 else "paired bootstrap over images"
     return judged(effect, differences, averaged["keys"].agg("+".join)) | {
         "study": first.study, "family": family, "dataset": first.dataset, "what": what, "against": against,

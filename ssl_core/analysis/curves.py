@@ -18,7 +18,7 @@ from ssl_core.analysis.power import undecided_sentence
 from ssl_core.analysis.wording import budget_words, metric_words, points, span, words
 
 MIN_LEVELS = 3  # two are a contrast, and leave nothing to hold out
-PROTOCOLS = 3  # that one figure has room for
+PROTOCOLS = 4  # that one figure has room for
 ALONG = {"ratio": "largest class over smallest", "total": "unlabelled images", "budget": "labels"}
 TIMES = ALONG | {"ratio": "imbalance"}
 CURVE = ["pretrain_dataset", "arm", "split_kind", "labels", *READ]  # and of ALONG what is not varied
