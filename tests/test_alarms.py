@@ -122,6 +122,8 @@ def test_floors_that_are_not_beaten(outputs):
     assert alarm["sentence"] == ("SimCLR (balanced), linear probe, does not beat a floor: 50.6 against 60.0 % by raw "
                                  "pixels with 1 % of the labels.")
     assert alarm["cells"] == {(job["key"], "encoder", "linear", 0.01) for job in jobs}
+    table.loc[table.arm == "pixels", "n_labelled"] = 9999  # the same share of more labels is no floor of these
+    assert alarms.of_floors(table) == []
 
 
 def test_the_largest_surprise_is_the_planted_one(outputs):
