@@ -40,13 +40,26 @@ def main():
         name, _, path = given.partition("=")
         with np.load(path, allow_pickle=False) as file:
             frames.append(pd.DataFrame(measured(name, file["h"], file["labels"])))
-        for way, rows in frames[-1].groupby("way"):
-            covered = ((rows.low <= rows.ratio) & (rows.ratio <= rows.high)).mean()
-            print(f"{name}, {way}: Spearman {spearmanr(rows.ratio, rows.estimate_ratio)[0]:.2f}; "
-                  f"told {rows.told.mean():.0%}; covers {covered:.0%}; "
-                  f"agreement {rows.agreement.median():.2f}", flush=True)
         folder = root() / "outputs" / "reference" / "statistics"
         pd.concat(frames).to_csv(folder / "tail.csv", index=False, lineterminator="\n", float_format="%.4g")
+    table = summary(pd.read_csv(folder / "tail.csv"))
+    table.to_csv(folder / "tail_summary.csv", index=False, lineterminator="\n")
+    print(table.to_string())
+
+
+def summary(frame):
+    """The table of docs/audit.md: a row for each way and kind of features."""
+    rows = []
+    for (way, name), found in frame.groupby(["way", "features"], sort=False):
+        covered = ((found.low <= found.ratio) & (found.ratio <= found.high)).mean()
+        off = np.exp(np.abs(np.log(found.estimate_ratio / found.ratio)).median())
+        data, _, what = name.partition(", ")
+        rows.append({"features": f"`{data}`, {what}", "way": way, "Spearman with the true ratio":
+                     f"{spearmanr(found.ratio, found.estimate_ratio)[0]:.2f}".replace("-", "−"),
+                     "told": f"{found.told.mean():.0%}".replace("%", " %"),
+                     "interval holds the truth": f"{covered:.0%}".replace("%", " %"),
+                     "median factor off": f"{off:.2f}"})
+    return pd.DataFrame(rows).sort_values("way", kind="stable")
 
 
 if __name__ == "__main__":
