@@ -196,6 +196,25 @@ def test_an_encoder_read_with_the_labels_of_two_splits_is_two_series_everywhere(
         ", labels balanced", ", labels 1:100", "", ", labels 1:100", ", labels balanced, same N as 1:100"]
 
 
+def test_arms_that_are_read_by_different_protocols_leave_no_row_empty(outputs):
+    made = MadeStudy(outputs)
+    for arm, protocol in (("mae", "linear"), ("simclr", "knn"), ("bcl_i", "knn")):
+        made.trained(arm, BALANCED, 0.6, protocols=(protocol,))
+    for protocol in ("linear", "knn"):
+        made.floor("random", 0.4, protocols=(protocol,))
+    jobs, table = made.write()
+    gains = of(contrasts.summary_of(contrasts.cells_of(table, jobs), 100), "gain of pretraining")
+    panels = plots_contrasts.plot_gains(gains).axes
+    assert sorted(len(ax.get_yticklabels()) for ax in panels) == [1, 2]
+    assert "bars: 95 % intervals over" in plots_contrasts.caption_gains(gains, table)
+    for some, said in ((gains.assign(low=np.nan), "no bars, as there are too few"),
+                       (gains.assign(low=[np.nan, 0, 0]), "bars, where there are test images enough: 95 %")):
+        assert said in plots_contrasts.caption_gains(some, table)
+    drawn = plots_study.levels(table)
+    assert plots_study.points(drawn.assign(low=np.nan)) == "One split"
+    assert plots_study.points(drawn) == "One split; bars: 95 % intervals over test images"
+
+
 def test_many_ratios_become_an_axis(outputs):
     ratios, made = (1, 5, 10, 100, 1000), MadeStudy(outputs)
     for arm, protocols in (("simclr", ("linear", "finetune")), ("mae", ("knn",))):

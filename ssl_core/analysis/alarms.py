@@ -125,7 +125,7 @@ def of_floors(table):
         same = floors[(floors.dataset == dataset) & ((floors.arm != "random") | (
             (floors.network == network) & (floors.protocol == protocol)))]
         for budget, cells in arm[arm.protocol == protocol].groupby("budget"):
-            labelled = (same.budget == budget) & same.n_labelled.isin(cells.n_labelled)  # a share may be of several sets
+            labelled = (same.budget == budget) & same.n_labelled.isin(cells.n_labelled)  # a share may be of two pools
             best = same[labelled].groupby("series").value.mean().nlargest(1)
             if len(best) and best.iloc[0] >= cells.value.mean():
                 beaten.append(f"{100 * cells.value.mean():.1f} against {100 * best.iloc[0]:.1f} % by {best.index[0]} "
