@@ -28,7 +28,8 @@ def fields(told, plan, defaults):
     records = [read_run(root() / job["folder"]) for job in jobs]
     cards = {name: read_card(name) for name in sorted({job["seen"]["dataset"] for job in jobs}
                                                       | {job["own"]["dataset"] for job in jobs})}
-    n = told.table.groupby("dataset")[["draw_seed", "order_seed"]].apply(lambda rows: len(rows.drop_duplicates()))
+    trained = told.table[told.table.pretrain_dataset != ""] if (told.table.pretrain_dataset != "").any() else told.table
+    n = trained.groupby("dataset")[["draw_seed", "order_seed"]].apply(lambda rows: len(rows.drop_duplicates()))
     grouped = told.table.n_groups.gt(0) & (told.table.n_groups < told.table.n)
     kinds = sorted({job["seen"]["split_kind"] for job in jobs})
     return {

@@ -38,7 +38,7 @@ def in_column(fig, width):
         if legend is not None:
             names, title = [text.get_text() for text in legend.get_texts()], legend.get_title().get_text() or None
             columns = max(1, int(width / (0.06 * max(map(len, names)) + 0.45)))
-            place = {"loc": "outside lower center"} if owner is fig else {
+            place = {"loc": f"outside {'upper' if fig._supxlabel else 'lower'} center"} if owner is fig else {
                 "loc": "upper center", "bbox_to_anchor": (0.5, -0.22 - 0.1 * owner.get_xlabel().count("\n"))}
             drawn = [ax.get_legend_handles_labels() for ax in (panels if owner is fig else [owner])]
             found = {name: one for pair in drawn for one, name in zip(*pair)}
@@ -65,6 +65,8 @@ def alt_text(fig, caption):
         for name in dict.fromkeys(getattr(ax, f"get_{which}label")() for ax in panels):
             mine = [ax for ax in panels if getattr(ax, f"get_{which}label")() == name]
             name = one_line(name or (shared.get_text() if shared else ""))
+            if not name and len(mine) < len(panels):
+                continue
             low, high = (end(getattr(getattr(ax.dataLim, f"interval{which}"), end.__name__)() for ax in mine)
                          for end in (min, max))
             axis = getattr(mine[0], f"{which}axis")
