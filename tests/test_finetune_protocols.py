@@ -10,6 +10,7 @@ from test_finetune import VIT, config, encoder, striped
 
 from ssl_core import train
 from ssl_core.augment import RECIPES
+from ssl_core.data.splits import label_budget
 from ssl_core.evaluate import finetune as module
 from ssl_core.evaluate.features import weights_hash
 from ssl_core.evaluate.finetune import finetune, load_classifier, predict
@@ -229,6 +230,38 @@ def test_published_settings_are_a_configuration_that_says_its_source(name):
 def test_published_constants(name, values):
     found = protocol(name).values
     assert {key: found[key] for key in values} == pytest.approx(values)
+
+
+def test_fine_tuning_as_mae_shrinks_rates_drops_paths_and_smooths_labels(monkeypatch):
+    cfg = config(**protocol("finetune_mae").values | {"epochs": 0, "steps": 2, "batch": 8})
+    model = module.prepare(encoder(VIT), 3, "multiclass", cfg)
+    scale = {id(p): g["lr_scale"] for g in module.layerwise_optimiser(model, cfg).param_groups for p in g["params"]}
+    network = model.encoder.backbone
+    layers = [model.head, *(block.attn.qkv for block in reversed(network.blocks)), network.patch_embed.proj]
+    assert [scale[id(layer.weight)] for layer in layers] == pytest.approx([0.75 ** i for i in range(5)])
+    assert [getattr(block.drop_path1, "drop_prob", 0) for block in network.blocks] == pytest.approx([0, 0.05, 0.1])
+    cost, seen = module.cost, []
+    monkeypatch.setattr(module, "cost", lambda *args: seen.append((args, cost(*args))) or seen[-1][1])
+    finetune(encoder(VIT), *striped(), cfg, 3)
+    assert len(seen) == 2
+    for (logits, y, *_), loss in seen:
+        p = logits.log_softmax(1)
+        torch.testing.assert_close(loss, -(0.9 * p[range(8), y] + 0.1 * p.mean(1)).mean())
+
+
+@pytest.mark.parametrize("name, part", [("finetune_adam_best_val", "all"), ("finetune_last_layer", "head")])
+def test_all_layers_or_the_last_are_trained_on_a_fraction_of_the_labels(name, part):
+    values, given, (images, labels) = protocol(name).values, encoder(), striped(120)
+    assert [values[key] for key in ("train", "optimiser", "lr", "batch", "epochs")] == [part, "adam", 1e-3, 16, 100]
+    tenth = label_budget(labels, 0.1, 0)
+    assert np.bincount(labels[tenth]).tolist() == [4, 4, 4]
+    cfg = config(**values | {"epochs": 5, "steps": 0})
+    model, history = finetune(given, images[tenth], labels[tenth], cfg, 3)
+    assert history["step"].iloc[-1] == 5  # of one batch, which is the tenth
+    before = dict(given.backbone.named_parameters())
+    moved = {name for name, p in model.encoder.backbone.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == (set(before) if part == "all" else set())
+    assert (model.head.weight - module.prepare(given, 3, "multiclass", cfg).head.weight).abs().max() > 4e-3
 
 
 def test_variants_of_one_protocol_differ_in_their_augmentation_alone():

@@ -7,19 +7,25 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 import yaml
+from safetensors.torch import save_file
 from test_plan import planned, project, run, study  # noqa: F401  (project is a fixture)
 from toy_configs import finetune, probe
 
 from ssl_core import engine, keys
+from ssl_core.augment import RECIPES
 from ssl_core.cli import main
 from ssl_core.config import ConfigError, Study
 from ssl_core.data.splits import label_budget
-from ssl_core.encoders import build_encoder
-from ssl_core.evaluate.features import has_token
+from ssl_core.encoders import build_encoder, save_encoder
+from ssl_core.evaluate.features import has_token, weights_hash
+from ssl_core.evaluate.imagenet import imagenet_encoder
 from ssl_core.nb import cells_of
 from ssl_core.protocols import as_markdown, protocol_names
 from ssl_core.runs import collect
+from ssl_core.weights import start_from
 
 PROTOCOLS = """
 mlp_head: {stage: probe, short: two layers, about: a, source: s, values: {head: mlp}}
@@ -39,6 +45,11 @@ def two(project):  # noqa: F811
     (project / "params" / "protocols").mkdir()
     (project / "params" / "protocols" / "p.yaml").write_text(PROTOCOLS)
     return project
+
+
+def published(name):
+    """What a file of the project's own params says."""
+    return yaml.safe_load((Path(__file__).parents[1] / "params" / f"{name}.yaml").read_text("utf-8"))
 
 
 def jobs(stage, **changes):
@@ -80,6 +91,27 @@ def test_an_arm_starts_from_an_arm_of_another_data_set_and_both_are_evaluated_al
     for arm in ("there", "both", "floors"):
         seen = sorted((job.cfg.dataset, job.cfg.total, job.cfg.draw_seed) for job in probes if job.cfg.arm == arm)
         assert seen == [("other", total, draw) for total in (9, 30) for draw in (0, 1)], arm
+
+
+def test_system_b_has_rotnet_with_and_without_jitter_and_a_start_on_breast_from_kidney(two):
+    arms = {arm["name"]: arm for arm in published("studies/b_breast")["arms"]}
+    presets = published("presets/rotnet")["presets"]
+    recipes = [presets[arms[name]["preset"]]["constants"]["recipe"][0] for name in ("rotnet", "rotnet_jitter")]
+    assert recipes == ["rotnet", "rotnet_jitter"]
+    assert RECIPES["rotnet_jitter"].keys() - RECIPES["rotnet"].keys() == {"jitter", "jitter_p"}
+    here = {"paip": "toy", "pnu": "other"}
+    stages = [{name: arms[stage][name] for name in ("name", "method", "init")}
+              | {"data": [here[data] for data in arms[stage]["data"]]} for stage in ("kidney", "kidney_breast")]
+    data = [{"dataset": "other"}, {"dataset": "toy", "evaluate_on": "other"}]
+    first, then = jobs("pretrain", data=data, splits={"kind": "natural"}, floors=["majority"],
+                       arms=[stages[0] | {"init": "random"}, stages[1]])
+    assert (first.cfg.dataset, then.cfg.dataset, then.needs) == ("toy", "other", [first])
+    kidney, breast = build_encoder(first.cfg, 1), build_encoder(then.cfg, 2)
+    first.folder.mkdir(parents=True)
+    save_encoder(kidney, first.folder / "encoder.safetensors")
+    assert weights_hash(breast) != weights_hash(kidney)
+    start_from(breast, then.cfg.init)
+    assert weights_hash(breast) == weights_hash(kidney)
 
 
 def test_rows_of_another_sets_encoder_carry_the_split_that_its_labels_follow(two):
@@ -189,6 +221,26 @@ def test_imagenet_is_fine_tuned_where_its_weights_are_at_hand(two):
     (two / "w.safetensors").write_bytes(b"weights")
     tuned = [job for job in jobs("finetune", **changes) if job.cfg.weights]
     assert tuned and all((job.cfg.arm, job.cfg.run, job.cfg.protocol) == ("imagenet", "", "slow") for job in tuned)
+
+
+def test_systems_a_and_e_read_imagenet_frozen_and_fine_tune_it(two):
+    for name in ("a_cytology", "e_small"):
+        said = published(f"studies/{name}")
+        assert said["weights"].startswith("resnet50=") and "imagenet" in said["floors"]
+        assert any(p.startswith("finetune_") for p in said["evaluate"]["protocols"])
+        assert any(not p.startswith("finetune_") for p in said["evaluate"]["protocols"])
+    model = timm.create_model("test_resnet", num_classes=0)
+    save_file(model.state_dict(), two / "w.safetensors")
+    changes = dict(floors=["imagenet"], weights="test_resnet=w.safetensors", arms=[{"name": "a", "method": "simclr"}],
+                   evaluate={"protocols": ["mlp_head", "slow"], "budgets": [1.0]})
+    made = [job for stage in ("probe", "finetune") for job in jobs(stage, **changes) if job.cfg.weights]
+    assert {(job.stage, cell.protocol) for job in made for cell in job.cells} == {
+        ("probe", "mlp_head"), ("finetune", "slow")}
+    assert not any(job.needs for job in made)  # on no pretraining
+    encoder, why = imagenet_encoder(made[0].cfg.weights, 64)
+    assert why == "" and not encoder.training
+    given, kept = model.state_dict(), encoder.backbone.state_dict()
+    assert given.keys() == kept.keys() and all(torch.equal(given[name], kept[name]) for name in given)
 
 
 def test_imagenet_is_read_once_by_every_probe_of_a_data_set(two):

@@ -9,6 +9,7 @@ from test_methods import draw_views, make
 
 from ssl_core.methods.lotar import lotar_weights
 from ssl_core.methods.simclr import nt_xent
+from ssl_core.presets import preset
 
 FORMS = [{}, {"sign": "-", "detach": False}, {"distance": "sq_l2", "space": "unit"}, {"space": "unit"}]
 
@@ -21,14 +22,15 @@ def lotar(z1, z2, tau, **form):
     return lotar_weights(z1, z2, **form) * nt_xent(z1, z2, tau)
 
 
-def lotar_by_hand(z1, z2, tau, sign="+", distance="l2", space="raw", detach=True):
-    """Image by image; both anchors of an image have its weight."""
+def lotar_by_hand(z1, z2, tau, sign="+", distance="l2", space="raw", detach=True, weighed_at=None):
+    """Image by image; both anchors of an image have its weight, which is that of weighed_at where z1 has moved."""
     def unit(v):
         return [a / math.sqrt(sum(b * b for b in v)) for a in v]
 
+    at = (z1 if weighed_at is None else weighed_at).tolist()
     z1, z2 = z1.tolist(), z2.tolist()
     d = []
-    for u, v in zip(z1, z2):
+    for u, v in zip(at, z2):
         u, v = (unit(u), unit(v)) if space == "unit" else (u, v)
         squared = sum((a - b) ** 2 for a, b in zip(u, v))
         d.append(squared if distance == "sq_l2" else math.sqrt(squared))
@@ -59,6 +61,24 @@ def test_lotar_equals_its_formula(form):
     z1, z2 = draw(5, 3, seed=1), draw(5, 3, seed=2)
     torch.testing.assert_close(lotar(z1, z2, 0.2, **form),
                                torch.tensor(lotar_by_hand(z1, z2, 0.2, **form), dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lotar_and_its_gradient_equal_the_formula_with_weights_held_or_not(form):
+    """The gradient against differences of the formula, in which weights that are detached stay as they were."""
+    z1, z2 = draw(5, 3, seed=1).requires_grad_(), draw(5, 3, seed=2)
+    loss = lotar(z1, z2, 0.2, **form)
+    assert loss.tolist() == pytest.approx(lotar_by_hand(z1, z2, 0.2, **form), abs=1e-6)
+
+    def moved(step):
+        return sum(lotar_by_hand(z1 + step, z2, 0.2, **form, weighed_at=z1 if form.get("detach", True) else None))
+
+    steps = 1e-5 * torch.eye(15, dtype=torch.float64).view(15, 5, 3)
+    slopes = torch.tensor([(moved(step) - moved(-step)) / 2e-5 for step in steps], dtype=torch.float64)
+    torch.testing.assert_close(torch.autograd.grad(loss.sum(), z1)[0].flatten(), slopes, atol=1e-6, rtol=0)
+    published = [[preset("lotar", name)["method_args"][option] for option in ("sign", "distance", "space", "detach")]
+                 for name in ("readme", "code")]
+    assert published == [["+", "l2", "raw", True], ["-", "l2", "raw", False]]
 
 
 @pytest.mark.parametrize("form", FORMS)

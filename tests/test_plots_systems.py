@@ -8,7 +8,7 @@ from made_study import CLASSES, FREQUENCY
 from matplotlib.colors import to_rgb
 from test_plots import texts_of
 
-from ssl_core.analysis import plots, plots_curves, plots_embedding, plots_layers, plots_ratio
+from ssl_core.analysis import plots, plots_curves, plots_embedding, plots_layers, plots_ratio, plots_study
 from ssl_core.table import COLUMNS
 
 RATIOS, BUDGETS = (1, 10, 100, 10_000), (0.01, 0.1, 1.0)
@@ -205,6 +205,20 @@ def test_layer_probe_curve_goes_from_input_to_output_at_the_ends_of_the_budgets(
         assert not len(plots_layers.layer_levels(rows))
     one = plots_layers.layer_levels(table[:1].assign(low=np.nan, high=np.nan))
     drawn_well(plots_layers.plot_layers(one).figure)
+
+
+def test_scores_rise_over_layers_in_one_figure_and_over_fractions_of_the_labels_in_the_other():
+    table = table_of({"budget": budget, "n_labelled": 4000 * budget, "arm": arm, "series": arm, "value": value + more,
+                      "low": value, "high": value + 0.2} for budget, value in zip(BUDGETS, (0.5, 0.6, 0.7))
+                     for arm, more in (("moco", 0.0), ("moco_mse", 0.1)))
+    table = pd.concat([table[::-1], layer_table(protocol="layers")], ignore_index=True)
+    fractions = drawn_well(plots_study.plot_budgets(plots_study.levels(table))).axes[0]
+    assert [[round(y) for y in drawn.lines[0].get_ydata()] for drawn in fractions.containers] == [
+        [50, 60, 70], [60, 70, 80]]
+    assert [tick.get_text() for tick in fractions.get_xticklabels()] == ["1 %", "10 %", "100 %"]
+    layers = plots_layers.plot_layer_panels(plots_layers.layer_levels(table)).axes[0]
+    assert [round(y) for y in layers.containers[0].lines[0].get_ydata()] == [50, 60, 70, 80]
+    assert [tick.get_text() for tick in layers.get_xticklabels()] == list(LAYERS)
 
 
 def test_cka_by_layer_has_both_kernels_on_an_axis_from_0_to_1():

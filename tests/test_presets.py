@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from timm.optim import create_optimizer_v2
+from timm.optim import Lars, create_optimizer_v2
 from toy_configs import pretrain
 from toy_project import edit, make_project
 
@@ -146,6 +146,30 @@ def test_simclr_of_systems_b_c_and_e_differs_in_temperature_network_and_optimise
                                                 ("e", 0.5, "resnet50", "default", "sgd")):
         assert constants("simclr", name, "tau", encoder=encoder, stem=stem, optimiser=optimiser) == (tau,)
     assert constants("simclr", "e", "projector", "projector_norm") == ([512, 128], "hidden")
+
+
+@pytest.mark.parametrize("said, network, width, kind, lr", [
+    ({}, "resnet50", 2048, Lars, 0.3 * 128 / 256),
+    ({"encoder": "resnet18", "optimiser": "adamw", "weight_decay": 0.0, "lr": 3e-4}, "resnet18", 512, torch.optim.Adam,
+     3e-4)])
+def test_simclr_of_system_b_takes_either_network_and_lars_or_adam(said, network, width, kind, lr):
+    """Adam is AdamW without its decay: the same weights after some steps, whatever the gradients."""
+    arm = {"name": "a", "method": "simclr", "preset": "b"} | said
+    study = Study(name="s", question="?", data={"dataset": "fashion"}, splits={"kind": "natural"}, arms=[arm])
+    cfg = PretrainConfig(**pretrain().model_dump() | {"steps": 0} | presets.values_of(study.arms[0]))
+    assert (cfg.method_args["tau"], cfg.method_args["projector"], cfg.batch) == (0.5, [2048, 64], 128)
+    with torch.device("meta"):
+        encoder = Encoder(cfg.encoder, cfg.encoder_args, cfg.stem, 224)
+    assert (encoder.spec["name"], encoder.width) == (network, width)
+    weights = [torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2)]
+    made = create_optimizer_v2(weights[:1], OPTIMISERS[cfg.optimiser], lr=cfg.lr, weight_decay=cfg.weight_decay,
+                               **cfg.optimiser_args)
+    there = kind(weights[1:], lr, **dict(momentum=0.9, weight_decay=1e-6, trust_coeff=0.001) if kind is Lars else {})
+    for step in range(3):
+        for weight, optimiser in zip(weights, (made, there)):
+            weight.grad = torch.randn(4, 4, generator=torch.Generator().manual_seed(step))
+            optimiser.step()
+    assert torch.allclose(*weights, rtol=0, atol=1e-7) and not torch.equal(weights[0], torch.ones(4, 4))
 
 
 @pytest.mark.parametrize("method", [p.method for p in ALL if p.name == "paper"])

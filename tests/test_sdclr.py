@@ -14,6 +14,7 @@ from ssl_core.encoders import Encoder
 from ssl_core.methods import build
 from ssl_core.methods.sdclr import copy_norms, magnitude_mask, prunable, tensors
 from ssl_core.methods.simclr import nt_xent
+from ssl_core.presets import preset
 
 RESNET = {"name": "resnet10t", "args": {"channels": [16, 16, 32, 64]}, "stem": "cifar"}
 NETWORKS = {"resnet": (RESNET, "conv"), "vit": (VIT, "matrices")}
@@ -96,6 +97,26 @@ def test_the_smallest_weights_of_all_layers_together_are_pruned(network, share):
     assert all(torch.equal(masked[name][masked[name] != 0], w[masked[name] != 0]) for name, w in weights.items())
     shares = [(masked[name] == 0).float().mean() for name in weights]
     assert max(shares) - min(shares) > 0.05  # one threshold for all, not one for each layer
+
+
+@pytest.mark.parametrize("name", ["official", "thesis"])
+def test_the_published_competitor_lacks_nine_tenths_and_has_norm_layers_of_its_own(name):
+    given = preset("sdclr", name)["method_args"]
+    assert (given["prune"], given["prune_share"], given["tau"]) == ("conv", 0.9, 0.2)
+    method = make(**given | {"projector": [16] * len(given["projector"])}).train()
+    weights = torch.cat([w.flatten() for w in prunable(method.encoder, "conv").values()])
+    assert (~method.mask).sum() == round(0.9 * len(weights))
+    assert weights[~method.mask].abs().max() <= weights[method.mask].abs().min()
+
+    def statistics():
+        own, dense = tensors(method.norms["encoder"]), method.encoder.state_dict()
+        return [torch.equal(own[name], dense[name]) for name in own if name.endswith("running_mean")]
+
+    assert len(statistics()) > 4 and all(statistics())
+    x1, _ = draw_views(method)
+    step = method(x1, x1)
+    torch.testing.assert_close(step.loss, nt_xent(*step.z, 0.2))
+    assert not any(statistics())
 
 
 def test_prune_takes_the_layers_it_names():

@@ -9,13 +9,19 @@ import pandas as pd
 import pytest
 import torch
 import toy_configs
+from sklearn.metrics import classification_report
 from timm.optim import create_optimizer_v2
 from torch import nn
 
 from ssl_core import train
-from ssl_core.encoders import Encoder
+from ssl_core.encoders import Encoder, load_encoder
+from ssl_core.evaluate.features import extract
+from ssl_core.evaluate.fit import fit_probe
+from ssl_core.evaluate.heads import rows_of
+from ssl_core.evaluate.metrics import Predictions
 from ssl_core.files import replacing
 from ssl_core.methods.base import Method, Step
+from ssl_core.protocols import protocol
 from ssl_core.train import effective_rank, learning_rate, order, pretrain, spread, stream
 
 N, BATCH = 20, 8  # two steps an epoch, four images left over
@@ -193,6 +199,25 @@ def test_a_finished_run_returns_the_stored_history_and_weights(tmp_path):
                                                                      again.state_dict().values()))
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["encoder.safetensors", "history.csv", "image_loss.npy", "method.safetensors", "progress.json"]
+
+
+def test_state_while_it_trains_then_encoder_and_log_and_published_scores_of_their_features(tmp_path, monkeypatch):
+    """What system (e) keeps: checkpoint.pt, encoder.pth, the losses as CSV, and two tables of test scores."""
+    stopped(tmp_path, monkeypatch)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["at"]["step"] == 4
+    toy = Toy()
+    pretrain(toy, images(), config(epochs=4), tmp_path, key="a")
+    assert not (tmp_path / "last.pt").exists() and pd.read_csv(tmp_path / "history.csv").epoch.tolist() == [1, 2, 3, 4]
+    encoder = load_encoder(tmp_path / "encoder.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(encoder.state_dict().values(), toy.encoder.state_dict().values()))
+    h, y = extract(encoder, images()), np.arange(N) % 3 % 2
+    for name in ("knn_200", "mlp_head"):
+        p = fit_probe(name, protocol(name).values, h, y, task="binary").predict_proba(h)
+        report = classification_report(y, p.argmax(1), output_dict=True, zero_division=0)["weighted avg"]
+        found = {row["metric"]: row["value"] for row in rows_of(Predictions(p, y, ("a", "b"), "binary"), 0, 20)
+                 if row["group_kind"] == "all"}
+        assert [found[f"{metric}_weighted"] for metric in ("precision", "recall", "f1")] + [found["accuracy"]] == (
+            pytest.approx([report[metric] for metric in ("precision", "recall", "f1-score", "recall")])), name
 
 
 def test_a_run_killed_while_it_wrote_its_results_is_not_taken_for_finished(tmp_path, monkeypatch):

@@ -1,25 +1,32 @@
 """Trained heads: folding, schedules and selection against torch; what is held out; published constants."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from ssl_core.data.splits import label_budget
 from ssl_core.encoders import Encoder
 from ssl_core.evaluate.features import by_layer, extract
 from ssl_core.evaluate.fit import fit_probe, head_of, selection_scores
-from ssl_core.evaluate.heads import headline_rows
+from ssl_core.evaluate.heads import headline_rows, rows_of, stored
+from ssl_core.evaluate.metrics import Predictions
 from ssl_core.evaluate.probe import apply_probe, linear_probe
 from ssl_core.evaluate.selection import HELD_OUT, inner_val
 from ssl_core.evaluate.trained import Head, build, folded, learning_rate, train_head
 from ssl_core.load_me import Model
 from ssl_core.protocols import protocol, protocol_names
+from ssl_core.split_presets import split_preset
 from ssl_core.train import order
 
+ROOT = Path(__file__).parents[1]
 SHORT = dict(epochs=5, batch=32)
 
 
@@ -355,3 +362,41 @@ def test_every_layer_is_probed_as_ours_is():
     a, b = fit_probe("layers", protocol("layers").values, x, y, seed=2), linear_probe(x, y, seed=2)
     assert (a.predict_proba(x) == b.predict_proba(x)).all()
     assert HELD_OUT == 0.2 and math.isclose(settings("layers_adam").lr, 1e-3)
+
+
+# --- rows of the inventory --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, epochs, falls, budgets", [
+    ("linear_sgd30", 30, [10, 20], [1.0]), ("linear_sgd30_few", 100, [40, 60], [0.01, 50, 100])])
+def test_all_labels_and_few_shots_are_trained_at_a_rate_of_30_that_falls_twice(name, epochs, falls, budgets):
+    how, study = settings(name), yaml.safe_load((ROOT / "params/studies/c_longtail.yaml").read_text("utf-8"))
+    assert (how.optimiser, how.momentum, how.weight_decay, how.select) == ("sgd", 0.9, 0, "last")
+    assert set(budgets) <= {*split_preset("shots").budgets, *study["evaluate"]["budgets"]}
+    x, y = blobs([200, 200, 200], distance=2)
+    for budget in budgets:
+        at = label_budget(y, budget, 0)
+        assert np.bincount(y[at]).tolist() == [budget if budget > 1 else 200 * budget] * 3
+        probe = fit_probe(name, protocol(name).values, x[at], y[at])
+        wanted = [30.0] * falls[0] + [3.0] * (falls[1] - falls[0]) + [0.3] * (epochs - falls[1])
+        assert probe.table.lr.tolist() == pytest.approx(wanted) and probe.chosen == epochs
+        assert (probe.predict_proba(x).argmax(1) == y).mean() > 0.8
+
+
+def test_features_of_the_layers_scores_labels_and_intervals_are_kept(tmp_path):
+    net = Encoder("resnet10t", {"channels": [8, 8, 16, 16]}, "cifar", 32, taps=(1, 2, 3, 4)).eval()
+    found, y = by_layer(net, images(80), tmp_path, "taps"), np.arange(80) % 2
+    with np.load(tmp_path / "taps.npz") as kept:
+        assert all(len(kept[name]) == 80 and (kept[name] == found[name]).all()
+                   for name in ("layer1", "layer2", "layer3", "layer4"))
+    h, there = found["layer4"], slice(40, 80)
+    probe = fit_probe("layers", protocol("layers").values, h[:40], y[:40], task="binary")
+    test = Predictions(probe.predict_proba(h[there]), y[there], ("a", "b"), "binary", np.arange(40) // 2)
+    np.savez(tmp_path / "cell.npz", **stored(test, probe.head_arrays(), {}))
+    with np.load(tmp_path / "cell.npz") as kept:
+        scores = kept["probabilities"]
+        assert (kept["labels"] == y[there]).all() and (kept["groups"] == test.groups).all()
+        head = {name.removeprefix("head/"): kept[name] for name in kept.files if name.startswith("head/")}
+    assert np.abs(apply_probe(head, "binary", h[there]) - scores).max() < 1e-12  # so that logits are at hand, too
+    auc = next(row for row in rows_of(test, 0, 200) if (row["metric"], row["group_kind"]) == ("roc_auc", "all"))
+    assert auc["value"] == pytest.approx(roc_auc_score(y[there], scores[:, 1]))
+    assert auc["low"] < auc["value"] < auc["high"]

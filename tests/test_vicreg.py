@@ -11,6 +11,7 @@ from ssl_core.augment import Augment
 from ssl_core.encoders import Encoder
 from ssl_core.methods import build
 from ssl_core.methods.vicreg import covariance, variance, vicreg_loss
+from ssl_core.presets import preset
 
 PAPER = (25.0, 25.0, 1.0)
 
@@ -104,6 +105,15 @@ def test_constants_reach_the_loss():
     method = make("vicreg", lam=2.0, mu=3.0, nu=4.0, halve=False).train()
     step = method(*draw_views(method))
     torch.testing.assert_close(step.loss, vicreg_loss(*step.z, 2, 3, 4, halve=False))
+
+
+def test_system_e_weighs_by_25_25_and_1_and_halves_no_variance():
+    given = preset("vicreg", "e")["method_args"]
+    assert given == {"lam": 25, "mu": 25, "nu": 1, "halve": False, "projector": [4096, 4096]}
+    method = make("vicreg", **given | {"projector": [6, 6]}).train()
+    step = method(*draw_views(method))
+    expected = torch.tensor(vicreg_by_hand(*(z.tolist() for z in step.z), 25, 25, 1, halve=False))
+    torch.testing.assert_close(step.loss, expected, atol=0, rtol=1e-4)
 
 
 def test_projector_is_that_of_the_paper():
