@@ -20,7 +20,8 @@ from ssl_core.presets import ARGUMENTS, values_of
 STUDIES = ("a_cytology", "b_breast", "c_longtail", "d_intermediate", "e_small", "public_cytology", "public_medmnist")
 # Images that one pretraining sees in an epoch, where neither splits nor steps say it; sources: the cards' counts, of
 # sets without official parts the four fifths that are not for testing, and of paip what its authors say.
-IMAGES = {"paip": 150_000, "cifar10": 12_406, "cifar100": 10_847, "chestxray14": 78_468, "bhi_lists": 174_144,
+IMAGES = {"paip": 150_000, "cifar10": 12_406, "cifar100": 10_847, "cifar10_lt": 11_165,
+          "cifar100_lt": 9_754, "inat18": 437_513, "chestxray14": 78_468, "bhi_lists": 174_144,
           "eyepacs": 57_146, "breakhis": 1_354, "kather2016": 4_000, "pneumonia": 5_232}
 BATCH, STEPS = 4, 2  # images at a time, and steps that are timed
 
@@ -50,7 +51,7 @@ def rows(name, threads, rates):
                 images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
                 rates[alike] = measure(cfg.model_copy(update={"batch": BATCH}), images, STEPS)["images_per_s"]
             rate = rates[alike]
-            runs = [s for s in splits if not arm.ratios or s["ratio"] in arm.ratios]
+            runs = [s for s in splits if not arm.ratios or s["ratio"] in arm.ratios] * len(study.seeds)
             seen = [cfg.steps * cfg.batch or cfg.epochs * (s.get("total") or IMAGES[data.dataset]) for s in runs]
             yield {"study": name, "dataset": data.dataset, "arm": arm.name, "encoder": cfg.encoder,
                    "image_size": data.image_size, "images_per_s": round(rate, 2), "pretrainings": len(runs),

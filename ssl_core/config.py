@@ -21,15 +21,17 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Floor = Literal["majority", "colour", "pixels", "random", "supervised", "supervised_weighted", "supervised_sampled",
-                "supervised_adjusted", "imagenet"]
+                "supervised_adjusted", "supervised_imbalanced", "imagenet"]
 SplitKind = Literal["long_tail", "category_ratio", "balanced", "natural"]
 LabelPool = Literal["balanced", "natural", "as_pretrain"]
 Twin = Literal["none", "same_n", "same_head"]
 
-# What a training from scratch does about uneven classes: nothing, or one of three things.
+# What a training from scratch does about uneven classes: nothing, or one of three things; the last takes its labels,
+# all of them, from the pretraining split.
 PLAIN = {"class_weight": "none", "sampling": "uniform", "logit_adjustment": 0.0}
 SUPERVISED = {"supervised": {}, "supervised_weighted": {"class_weight": "balanced"},
-              "supervised_sampled": {"sampling": "balanced"}, "supervised_adjusted": {"logit_adjustment": 1.0}}
+              "supervised_sampled": {"sampling": "balanced"}, "supervised_adjusted": {"logit_adjustment": 1.0},
+              "supervised_imbalanced": {"label_pool": "as_pretrain", "budgets": [1.0]}}
 
 MACHINE = ("study", "arm", "device", "threads")  # where and under which name a run happens: no part of its key
 

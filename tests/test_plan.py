@@ -123,6 +123,22 @@ def test_supervised_floors_differ_by_what_they_do_about_uneven_classes(project):
         ({"logit_adjustment": 1.0}, 0.02, "supervised_adjusted")]
 
 
+def test_the_imbalanced_floor_has_all_labels_of_each_split_and_moves_no_other_key(project):
+    cut = {"splits": STUDY["splits"] | {"draw_seeds": [0]}, "arms": STUDY["arms"][:1]}
+    plain, made = planned(**cut), planned(**cut, floors=[*STUDY["floors"], "supervised_imbalanced"])
+    new = [job for job in made.jobs if job.cfg.arm == "supervised_imbalanced"]
+    assert {job.key for job in made.jobs} - {job.key for job in new} == {job.key for job in plain.jobs}
+    assert sorted((job.cfg.ratio, job.cfg.twin) for job in new) == [(1, "none"), (10, "none"), (10, "same_n")]
+    seen = {(job.cfg.ratio, job.cfg.twin): job.parts["inputs"]["unlabelled"] for job in made.jobs
+            if job.stage == "pretrain"}
+    for job in new:
+        assert [cell.budget for cell in job.cells] == [1.0] and job.cfg.correction == {} and not job.needs
+        assert job.parts["inputs"]["labelled"] == seen[job.cfg.ratio, job.cfg.twin]  # the very images of its split
+    with pytest.raises(ConfigError, match="supervised and supervised_imbalanced are the same in all that counts"):
+        planned(**cut, data={"dataset": "toy", "label_pool": "as_pretrain"},
+                floors=["supervised", "supervised_imbalanced"])
+
+
 def test_balanced_sampling_of_a_multilabel_set_is_refused_before_anything_runs(project):
     with np.load(project / "params" / "data" / "toy.npz") as arrays:
         some = {name: np.stack([v % 2, v // 2], 1) if "labels" in name else v for name, v in arrays.items()}

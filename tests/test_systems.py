@@ -46,6 +46,7 @@ def graph(study, name_of=str):
 
 NO_IMAGENET = "no weights of ImageNet fit so small a network: a start from Fashion-MNIST stands in for them"
 FEW = "with so few labels the published settings hardly move the head"
+ROTNETS = ("rotnet", "rotnet_jitter")
 ALLOWED = {  # all that a rehearsal lacks (-) or has besides (+), and why
     "a_cytology": {},
     "b_breast": {
@@ -53,6 +54,8 @@ ALLOWED = {  # all that a rehearsal lacks (-) or has besides (+), and why
         "+ pnu: balanced [1], 3 totals, 1 draws, labels as_pretrain": "for time",
         "- pnu, simclr_imagenet: simclr from imagenet, linear_lowest_val_loss": NO_IMAGENET,
         "+ pnu, simclr_elsewhere: simclr from elsewhere, linear_lowest_val_loss": NO_IMAGENET,
+        **{f"- pnu, {arm}_imagenet: rotnet from imagenet, linear_lowest_val_loss": NO_IMAGENET for arm in ROTNETS},
+        **{f"+ pnu, {arm}_elsewhere: rotnet from elsewhere, linear_lowest_val_loss": NO_IMAGENET for arm in ROTNETS},
         "- paip, kidney: simclr from imagenet, linear_lowest_val_loss": NO_IMAGENET,
         "+ paip, kidney: simclr from elsewhere, linear_lowest_val_loss": NO_IMAGENET,
         "+ fashion: balanced [1], 1 totals, 1 draws, labels balanced, read on pnu": NO_IMAGENET,
@@ -62,6 +65,7 @@ ALLOWED = {  # all that a rehearsal lacks (-) or has besides (+), and why
     "c_longtail": {
         "- budget 100.0": "rehearsal_cifar100 has 60 images of a class to train on",
         "- floor supervised": "left out for time: it trains from scratch for each split and budget",
+        "- floor supervised_imbalanced": "left out for time, as supervised is",
         "+ head linear_last_epoch": FEW,
     },
     "d_intermediate": {},
@@ -82,6 +86,16 @@ def test_the_cytology_study_is_18_pretrainings_36_evaluations_180_cells():
         evaluations = [protocol(name).stage for arm in pretrainings for name in arm.protocols]
         assert len(pretrainings) == 18 and sorted(evaluations) == ["finetune"] * 18 + ["probe"] * 18
         assert len(evaluations) * len(study.evaluate.budgets) == 180
+
+
+def test_the_breast_study_has_an_arm_for_every_published_column_and_start():
+    study = of("b_breast")
+    starts = {(arm.data[0], values_of(arm)["recipe"], values_of(arm).get("init", "random")) for arm in study.arms}
+    assert starts == {*(("pnu", recipe, init) for recipe in ("b", "rotnet", "rotnet_jitter")
+                        for init in ("random", "imagenet")),
+                      ("pnu", "b", "kidney"), ("paip", "b", "random"), ("paip", "b", "imagenet")}
+    made = sum(len(list(study.splits_of(data).each())) for data in study.data for _ in study.arms_of(data))
+    assert made == 65 and f" {made} pretrainings " in (STUDIES / "b_breast.yaml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", [*SYSTEMS, *(f"{system}_rehearsal" for system in SYSTEMS), "public_cytology",

@@ -16,7 +16,8 @@ from ssl_core.evaluate.heads import headline_rows
 # colour and marker say which arm, so that no figure needs colour alone
 LOOKS = {"simclr": (PALETTE[0], "o"), "mae": (PALETTE[1], "s"), "supervised": (PALETTE[2], "D"),
          "supervised_weighted": (PALETTE[2], "d"), "supervised_sampled": (PALETTE[2], "1"),
-         "supervised_adjusted": (PALETTE[2], "2"), "imagenet": (PALETTE[4], "^"), "random": ("0.45", "v"),
+         "supervised_adjusted": (PALETTE[2], "2"), "supervised_imbalanced": (PALETTE[2], "3"),
+         "imagenet": (PALETTE[4], "^"), "random": ("0.45", "v"),
          "pixels": ("0.45", "P"), "colour": ("0.45", "X"), "majority": ("0.45", "_")}
 SPARE = list(zip([PALETTE[i] for i in (3, 9, 6, 5, 4, 2)], "<>hp*8"))  # for arms of any other name
 ACROSS = 3  # panels
