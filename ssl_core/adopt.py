@@ -56,7 +56,8 @@ def write_cells(study, to, study_file=None):
 
 def write_run(source, target):
     """One run's records, rows and chosen classes; done.json comes last."""
-    names = [*RECORDS, *(path.relative_to(source).as_posix() for path in sorted(source.glob("cells/*.csv")))]
+    names = [*RECORDS, *(path.relative_to(source).as_posix() for kind in ("cells/*.csv", "models/*/history.csv")
+                         for path in sorted(source.glob(kind)))]
     written = [name for name in names if (source / name).exists()]
     for name in written:
         atomic_write(target / name, without_places(source / name))

@@ -26,7 +26,7 @@ from ssl_core.table import read_plan
 METADATA = "ro-crate-metadata.json"
 TOP = ("results.csv", "summary.csv", "plan.json", "index.html", "4?_*.ipynb", "4?_*.html", "figures/*")
 RUN = ("run.json", "done.json", "history.csv", "model.json", "report.ipynb", "report.html", "failed.ipynb",
-       "failed.html", "cells/*.csv")
+       "failed.html", "cells/*.csv", "models/*/history.csv")
 WEIGHTS = ("encoder.safetensors", "method.safetensors", "head.safetensors", "models/*/*.safetensors")
 FORMATS = {".csv": "text/csv", ".json": "application/json", ".ipynb": "application/x-ipynb+json", ".html": "text/html",
            ".pdf": "application/pdf", ".png": "image/png", ".txt": "text/plain", ".yaml": "application/yaml",

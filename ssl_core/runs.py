@@ -60,11 +60,12 @@ class Run:
     def cell_done(self, cell_id) -> bool:
         return agree(self.folder, cell_files(self.folder, cell_id))
 
-    def write_cell(self, cell_id, rows, arrays=None):
+    def write_cell(self, cell_id, rows, arrays=None, history=None):
         """Keep the rows of one evaluated point, and arrays such as test probabilities, whole or not at all.
 
         rows: dicts, or a DataFrame, of the columns that differ within a cell (metric, value, low, high, n, …); the rest
-        (study, split, arm, protocol, budget, key, …) the run knows.
+        (study, split, arm, protocol, budget, key, …) the run knows. history: a DataFrame of its training, for
+        models/<cell>/history.csv.
         """
         cells = {} if self.stage == "pretrain" else {cell.id: cell for cell in self.cfg.cells()}
         if cell_id not in cells:
@@ -74,6 +75,10 @@ class Run:
             names.append(f"cells/{cell_id}.npz")
             with replacing(self.path(names[1])) as temporary:
                 np.savez_compressed(temporary, **arrays)
+        if history is not None:
+            names.append(f"models/{cell_id}/history.csv")
+            self.path(names[-1]).parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.path(names[-1]), history.to_csv(index=False, lineterminator="\n"))
         atomic_write(self.path(names[0]), to_csv(rows, self._constants(cells[cell_id])))
         atomic_json(self.path(f"cells/{cell_id}.json"), {name: sha256_file(self.path(name)) for name in names})
 

@@ -184,7 +184,8 @@ def test_the_table_has_the_same_bytes_however_the_work_came(project):
         run = probed(project, probe(), finished(pretrain(arm="old", ratio=ratio)))
         for cell in run.cfg.cells():
             run.write_cell(cell.id, ROWS)
-        jobs.append(SimpleNamespace(folder=run.folder, cfg=pretrain(arm="new"), cells=run.cfg.cells(), older=False))
+        jobs.append(SimpleNamespace(folder=run.folder, cfg=pretrain(arm="new"), cells=run.cfg.cells(), older=False,
+                                    adopted=False))
     one, other = runs.collect(jobs), runs.collect(jobs[::-1])
     assert one.to_csv() == other.to_csv() and len(one) == 3 * 4 * len(ROWS)
     assert one.ratio.tolist() == sorted(one.ratio, key=float) and set(one.arm) == {"new"}

@@ -26,7 +26,7 @@ from ssl_core.analysis import (
     plots_study,
 )
 from ssl_core.analysis.layout import in_column
-from ssl_core.analysis.wording import budget_words, words
+from ssl_core.analysis.wording import words
 from ssl_core.files import root
 
 WIDTHS = {"page": plots.PAGE, "column": plots.COLUMN}
@@ -106,16 +106,12 @@ def pretraining(told):
                                        {job["name"]: words(job["arm"]) for job in jobs})
 
 
-def fine_tuning(told):
-    """Curves of the first fine-tuning that has any, a series for each budget."""
-    for job in told.jobs.values():
-        paths = {budget_words(cell["budget"]): root() / job["folder"] / "models" / cell["id"] / "history.csv"
-                 for cell in job["cells"] if job["stage"] == "finetune"}
-        there = {name: pd.read_csv(path) for name, path in paths.items() if path.exists()}
-        if there:
-            return {"": (drawn := plots_curves.training_frame(there),
-                         plots_curves.caption_training(drawn, told.table, f"fine-tuning, {job['name']},"))}
-    return {}
+def learning(told):
+    """Curves of training with labels, a figure for each protocol."""
+    found = plots_curves.by_share(told.jobs.values(), root())
+    return {f"-{protocol}": (drawn := plots_curves.training_frame(histories),
+                             plots_curves.caption_training(drawn, told.table, what))
+            for protocol, (what, histories) in found.items()}
 
 
 def scores(told):
@@ -174,7 +170,7 @@ FIGURES = {
                   of_all(scores, plots_scores.caption_roc)),
     "training": Figure(plots_curves.plot_curve, plots_curves.plot_training, "history.csv of runs",
                        of_all(pretraining, plots_curves.caption_training)),
-    "fine_tuning": Figure(plots_curves.plot_curve, plots_curves.plot_training, "history.csv of a run", fine_tuning),
+    "learning": Figure(plots_curves.plot_curve, plots_curves.plot_training, "history.csv of cells", learning),
     "views": Figure(plots_curves.plot_views, plots_curves.plot_view_panels, "figures/views-RUN.csv", kept("views")),
     "rare": Figure(plots_geometry.plot_detection, plots_geometry.plot_detection, "figures/rare.csv", kept("rare")),
     "spread": Figure(plots_geometry.plot_scatter, plots_geometry.plot_scatters, "figures/spread.csv", kept("spread")),

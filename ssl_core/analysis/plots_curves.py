@@ -6,6 +6,7 @@ import pandas as pd
 
 from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, PALETTE, axes
 from ssl_core.analysis.plots_study import source
+from ssl_core.analysis.wording import budget_words, words
 
 QUANTITIES = {"loss": "loss", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "lr": "learning rate"}
 INKS = [PALETTE[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]  # of the palette what is dark enough on white
@@ -40,6 +41,21 @@ def training_frame(histories, series=None):
     return whole[columns].dropna(subset="value")
 
 
+def by_share(jobs, root):
+    """What cells kept of training with labels, of each protocol the first run of a pretrained encoder that has any, or
+    else of a floor: {protocol: (what it is, in words, {share of labels: history})}. jobs: of a plan."""
+    runs, found = {}, {}
+    for job in sorted(jobs, key=lambda job: not job["needs"]):
+        for cell in job["cells"]:
+            path = root / job["folder"] / "models" / cell["id"] / "history.csv"
+            if path.exists() and runs.setdefault(cell["protocol"], (job["key"], cell["source"])) == (
+                    job["key"], cell["source"]):
+                what = f"{words(cell['protocol'])}, {job['name']},"
+                learnt = found.setdefault(cell["protocol"], (what, {}))[1]
+                learnt[budget_words(cell["budget"])] = pd.read_csv(path)
+    return found
+
+
 def training_table(histories):
     """The last row of every history under its run's name, with the lowest loss and where it was: the data table."""
     rows = []
@@ -50,13 +66,15 @@ def training_table(histories):
 
 
 def plot_curve(frame, ax=None, quantity="loss"):
-    """One quantity by step: a look for each series, thin lines for several runs of one, validation in open dots."""
+    """One quantity by step: a look for each series, thin lines for several runs of one; where there is validation, it
+    is dashed, with open dots, and training is not."""
     ax = axes(ax, COLUMN, 2.3)
-    names = list(dict.fromkeys(frame.series))
+    names, judged = list(dict.fromkeys(frame.series)), (frame.part == "val").any()
     for (name, _, part), rows in frame[frame.quantity == quantity].groupby(["series", "run", "part"], sort=False):
         i, alone = names.index(name), frame[frame.series == name].run.nunique() == 1
         label = name if part == "train" else f"{name}, validation"
-        ax.plot(rows.step, rows.value, color=INKS[i % len(INKS)], linestyle=DASHES[i // 3 % len(DASHES)],
+        dash = DASHES[part == "val"] if judged else DASHES[i // 3 % len(DASHES)]
+        ax.plot(rows.step, rows.value, color=INKS[i % len(INKS)], linestyle=dash,
                 marker=MARKERS[i % len(MARKERS)] if alone or len(rows) == 1 or part == "val" else None,
                 markevery=max(1, len(rows) // 8), markerfacecolor="none" if part == "val" else None,
                 linewidth=1.3 if alone else 0.7, label=label)
@@ -81,9 +99,10 @@ def plot_training(frame):
 
 def caption_training(frame, table, what="pretraining"):
     n = frame.run.nunique()
-    return (f"Curves of {what} by step, {n} run{'s' if n > 1 else ''}; a training loss is the mean since the point "
-            f"before, all else is as it was at that step. Losses of different methods are different numbers. "
-            f"{source(table)}")
+    dashed = "dashed: images that are not trained on; " * bool((frame.part == "val").any())
+    return (f"Curves of {what} by step, {n} run{'s' if n > 1 else ''}; {dashed}loss and accuracy of training are means "
+            f"over the batches since the point before, all else is as it was at that step. Losses of different methods "
+            f"are different numbers. {source(table)}")
 
 
 # --- how far two views lie apart --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from torch import nn
 from ssl_core import train
 from ssl_core.augment import Augment
 from ssl_core.encoders import load_encoder, load_strictly, rebuild, save_encoder
-from ssl_core.evaluate.classes import balanced_order, class_weights, cost, log_prior
+from ssl_core.evaluate.classes import accuracy, balanced_order, class_weights, cost, log_prior
 from ssl_core.evaluate.features import extract
 from ssl_core.evaluate.selection import keep_best, log_loss
 from ssl_core.files import atomic_write, replacing
@@ -46,7 +46,8 @@ class Classifier(nn.Module):
 
 
 def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=None, key="", judge=None):
-    """Train a copy of `encoder` and a head → (Classifier in eval mode, history).
+    """Train a copy of `encoder` and a head → (Classifier in eval mode, history of epoch, step, loss, accuracy and lr,
+    and with judges val_loss and val_accuracy; loss and accuracy are means over the batches since the row before).
 
     images: (n, C, S, S) uint8; labels: int64 (n,), or (n, L) for multilabel with −1 = unknown, which costs nothing.
     judge: images and labels that with cfg.select "best_val" choose the state that is kept, from those after each epoch
@@ -60,7 +61,7 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
     if task != "multilabel" and labels.min() < 0:
         raise ValueError(f"{(labels < 0).sum()} of {len(labels)} images have no label; fine-tuning takes labelled ones")
     device, n, batch = next(encoder.parameters()).device, len(labels), min(cfg.batch, len(labels))
-    if folder and (Path(folder) / "head.safetensors").exists():
+    if folder and all((Path(folder) / name).exists() for name in ("head.safetensors", "history.csv")):
         return load_classifier(folder, key).to(device), pd.read_csv(Path(folder) / "history.csv")
     model = prepare(encoder, n_classes, task, cfg).to(device, memory_format=torch.channels_last).train()
     learning = model.head if cfg.train == "head" else model
@@ -73,6 +74,7 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
     augment = Augment(cfg.recipe, encoder.spec["size"])
     images, labels = on_device(images, device), torch.from_numpy(labels).to(device)
     at = train.resume(model, optimiser, Path(folder), key, n, device) if folder else train.beginning(n, device)
+    at.setdefault("accuracy_sum", torch.zeros((), device=device))
     per_epoch = n // batch
     steps = cfg.steps or cfg.epochs * per_epoch
     choosing = cfg.select == "best_val" and judge is not None and len(judge[1]) > 0
@@ -100,14 +102,19 @@ def finetune(encoder, images, labels, cfg, n_classes, task="multiclass", folder=
 
         at["step"] += 1
         at["loss_sum"] += loss.detach()
+        at["accuracy_sum"] += accuracy(logits.detach(), labels[index], task)
         train.watch(at["first_bad"], (x, h, h, loss), at["step"])
         if at["step"] % every == 0 or at["step"] == steps:
             train.stop_if_bad(at["first_bad"], model, per_epoch)
             since = at["step"] - (at["history"][-1]["step"] if at["history"] else 0)
-            at["history"].append({"step": at["step"], "loss": float(at["loss_sum"]) / since, "lr": lr})
+            at["history"].append({"epoch": epoch + 1, "step": at["step"], "loss": float(at["loss_sum"]) / since,
+                                  "accuracy": float(at["accuracy_sum"]) / since, "lr": lr})
             at["loss_sum"].zero_()
+            at["accuracy_sum"].zero_()
             if choosing:
-                at["history"][-1]["val_log_loss"] = log_loss(predict(model, judge[0]), judge[1])
+                scores, truth = predict(model, judge[0]), torch.from_numpy(judge[1])
+                right = float(accuracy(torch.from_numpy(scores), truth, task, 0.5))
+                at["history"][-1] |= {"val_loss": log_loss(scores, judge[1]), "val_accuracy": right}
                 keep_best(at, model)
                 learning.train()
         if folder and time.monotonic() - saved > train.SAVE_EVERY and at["step"] < steps:

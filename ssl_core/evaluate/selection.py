@@ -54,16 +54,16 @@ def log_loss(probabilities, labels):
 
 
 def keep_best(at, model):
-    """Copy the state into at["best"] when the last row of the history is the first with the least val_log_loss."""
-    losses = [row["val_log_loss"] for row in at["history"]]
+    """Copy the state into at["best"] when the last row of the history is the first with the least val_loss."""
+    losses = [row["val_loss"] for row in at["history"]]
     if losses[-1] < min(losses[:-1], default=np.inf):
         at["best"] = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def chosen(history, judge, val):
     """What `selection_parts` and a training's history say of the state that was kept, as a dict."""
-    if "val_log_loss" not in history:
+    if "val_loss" not in history:
         return {"select": "last step", "step": int(history["step"].iloc[-1])}
-    best = history.loc[history["val_log_loss"].idxmin()]
+    best = history.loc[history["val_loss"].idxmin()]
     return {"select": "least log-loss", "of": "the validation part" if len(val) else "a fifth of the budget",
-            "images": len(judge), "step": int(best["step"]), "val_log_loss": float(best["val_log_loss"])}
+            "images": len(judge), "step": int(best["step"]), "val_log_loss": float(best["val_loss"])}

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ssl_core.evaluate.classes import class_weights, cost
+from ssl_core.evaluate.classes import accuracy, class_weights, cost
 from ssl_core.evaluate.probe import LEAK, Probe, apply_probe, checked
 from ssl_core.evaluate.selection import inner_val
 from ssl_core.train import order, stream
@@ -25,6 +25,7 @@ CHOICES = {"head": ("linear", "mlp", "cv", "knn"), "features": ("h", "token", "t
            "norm": ("none", "batch", "batch_affine"), "optimiser": tuple(OPTIMISERS),
            "schedule": ("constant", "cosine", "steps", "exponential"), "select": ("last", "lowest_val_loss"),
            "val": ("none", "inner", "fixed")}
+POINTS = 100  # of a curve that is kept
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def learning_rate(how, epoch, batch):
 
 
 def train_head(features, labels, how, groups=None, val=None, seed=0, task="multiclass", n_classes=None, device="cpu"):
-    """Train a head → Probe: `chosen` is the epoch kept, `table` has epoch, lr, loss and val_loss.
+    """Train a head → Probe: `chosen` is the epoch kept; `table` has epoch, step, loss, accuracy, val_loss, val_accuracy
+    and lr. Of training they are means over the epoch's batches; of val, NaN without one, as the epoch ends.
 
     features: (n, D); labels: (n,), multilabel (n, L) with -1 where unknown, which costs nothing; groups: (n,) or None.
     val: (features, labels) of the data's own validation part, for `how.val` fixed. `out_of_fold` holds the scores of
@@ -157,33 +159,45 @@ def fit(model, x, y, val, how, batch, seed, task, device):
     momentum = {"momentum": how.momentum} if how.optimiser == "sgd" else {}
     optimiser = OPTIMISERS[how.optimiser](model.parameters(), lr=how.lr, weight_decay=how.weight_decay, **momentum)
     best, lowest = copy.deepcopy(model), torch.full((), math.inf, device=device)
-    losses, rates = [], []
+    found, rates = [], []
     for epoch in range(how.epochs):
         model.train()
         batches = torch.from_numpy(np.stack(order(len(x), batch, seed, epoch))).to(device)
-        total = torch.zeros((), device=device)
+        total = torch.zeros(2, device=device)
         for step, index in enumerate(batches):
             rate = learning_rate(how, epoch + step / len(batches), batch)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = cost(model(x[index]), y[index], weights, 0.0, task)
+            logits = model(x[index])
+            loss = cost(logits, y[index], weights, 0.0, task)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            total += loss.detach()
-        on_val = torch.full((), math.nan, device=device)
+            total += torch.stack([loss.detach(), accuracy(logits, y[index], task)])
+        on_val = torch.full((2,), math.nan, device=device)
         if val:
             with torch.no_grad():
-                on_val = cost(model.eval()(val[0]), val[1], weights, 0.0, task)
-            better = on_val < lowest
-            lowest = torch.where(better, on_val, lowest)
+                logits = model.eval()(val[0])
+                on_val = torch.stack([cost(logits, val[1], weights, 0.0, task), accuracy(logits, val[1], task)])
+            better = on_val[0] < lowest
+            lowest = torch.where(better, on_val[0], lowest)
             for old, new in zip(best.state_dict().values(), model.state_dict().values(), strict=True):
                 old.copy_(torch.where(better, new, old))
-        losses.append(torch.stack([total / len(batches), on_val]))
+        found.append(torch.cat([total / len(batches), on_val]))
         rates.append(rate)
-    table = pd.DataFrame(torch.stack(losses).cpu().numpy(), columns=["loss", "val_loss"])
-    table = table.assign(epoch=range(1, how.epochs + 1), lr=rates)
-    return table, (best if val and how.select == "lowest_val_loss" else model).eval()
+    table = pd.DataFrame(torch.stack(found).cpu().numpy(), columns=["loss", "accuracy", "val_loss", "val_accuracy"])
+    table.insert(0, "epoch", np.arange(1, how.epochs + 1))
+    table.insert(1, "step", table.epoch * len(batches))
+    return table.assign(lr=rates), (best if val and how.select == "lowest_val_loss" else model).eval()
+
+
+def curve(probe):
+    """A trained head's table at every epoch, of many at about POINTS, the last and the chosen among them; None for a
+    probe that has no epochs."""
+    if "epoch" not in probe.table:
+        return None
+    back = len(probe.table) - probe.table.epoch
+    return probe.table[(back % -(-len(back) // POINTS) == 0) | (probe.table.epoch == probe.chosen)]
 
 
 def folded(model):
