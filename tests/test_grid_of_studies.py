@@ -18,7 +18,7 @@ from ssl_core import engine, keys
 from ssl_core.augment import RECIPES
 from ssl_core.cli import main
 from ssl_core.config import ConfigError, Study
-from ssl_core.data.splits import label_budget
+from ssl_core.data.splits import frequency_groups, label_budget
 from ssl_core.encoders import build_encoder, save_encoder
 from ssl_core.evaluate.features import has_token, weights_hash
 from ssl_core.evaluate.imagenet import imagenet_encoder
@@ -275,6 +275,21 @@ def test_a_network_without_a_class_token_is_named_where_a_protocol_needs_one():
         exec(source, names)
     assert {cell: rows[0]["status"] for cell, rows in written.items()} == {
         "imagenet.linear_token_bn-b1-s0": "not run: resnet10t has no class token"}
+
+
+@pytest.mark.parametrize("changes, frequency", [
+    ({"label_pool": "as_pretrain"}, ["few", "medium", "many"]), ({"label_pool": "balanced"}, None),
+    ({"label_pool": "as_pretrain", "run": "elsewhere"}, None)])
+def test_a_floor_trained_on_a_split_is_read_by_the_frequencies_of_that_split(changes, frequency):
+    source = next(source for source, _ in cells_of(Path(__file__).parents[1] / "notebooks" / "30_finetune.ipynb")
+                  if source.startswith("pretrained_on"))
+    tail_first = SimpleNamespace(order=np.array([2, 1, 0]))
+    names = dict(cfg=finetune(**changes), run=SimpleNamespace(origin={}), subset=lambda n, seed: np.arange(n),
+                 frequency_groups=frequency_groups, parts=SimpleNamespace(split=tail_first, test=np.arange(2)),
+                 data=SimpleNamespace(classes=("a", "b", "c"), task="multiclass", ordered=False, grouped=False,
+                                      images=np.zeros((2, 1, 8, 8))))
+    exec(source, names)
+    assert names["known"]["frequency"] == (frequency and tuple(frequency))
 
 
 @pytest.mark.parametrize("weights, line", [
