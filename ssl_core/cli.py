@@ -66,9 +66,10 @@ def parser():
          width={"default": "page", "choices": ("page", "column"), "help": "of figures; page if left"},
          paper={"default": "", "metavar": "DIR", "help": "write what a paper takes from the study there"})
     verb(export, study={"metavar": "STUDY", "help": "its name, or its file"},
-         to={"metavar": "FOLDER", "help": "where the tree goes, instead of outputs/STUDY/export/LAYOUT"},
-         layout={"choices": ("a", "c"), "help": "a, the default: METHOD/pretrained and METHOD/downstream tasks; "
-                 "c: runs/STUDY/METHOD_DATA_ARCH_ratioR_splitK with results.txt"},
+         to={"metavar": "FOLDER", "help": "where trees go, instead of outputs/STUDY/export: into it with "
+             "--layout, else into folders a and c of it"},
+         layout={"choices": ("a", "c"), "help": "a: METHOD/pretrained and METHOD/downstream tasks; c: runs/STUDY/"
+                 "METHOD_DATA_ARCH_ratioR_splitK with results.txt; without: a, and c for studies of long tails"},
          archive={"metavar": "FILE.zip", "help": "one file of tables, figures, notebooks and records, for `report`; "
                   "alone it writes no tree"},
          weights=switch | {"help": "with --archive: the networks, too"},
@@ -345,6 +346,8 @@ def export(arguments):
 
     For research use only. What cannot be written so is listed, in the tree's README.txt in full.
     """
+    from pathlib import Path
+
     from ssl_core.files import outputs
 
     by_file = arguments.study.endswith((".yaml", ".yml"))
@@ -361,14 +364,15 @@ def export(arguments):
             added, there = write_cells(study, arguments.cells, arguments.study if by_file else None)
             print(f"{added} runs added, {there} cells there: {arguments.cells}")
         if arguments.to or arguments.layout or not (arguments.archive or arguments.cells):
-            from ssl_core.export import export
+            from ssl_core.export import export, layouts
 
-            layout = arguments.layout or "a"
-            to = arguments.to or outputs() / study / "export" / layout
-            written, left = export(study, to, layout)
-            print(f"{len(written)} files: {to}; research use only")
-            for reason, what in left.items():
-                print(f"left out, {len(what)}: {reason}")
+            base = Path(arguments.to) if arguments.to else outputs() / study / "export"
+            for layout in [arguments.layout] if arguments.layout else layouts(study):
+                to = base if arguments.to and arguments.layout else base / layout
+                written, left = export(study, to, layout)
+                print(f"{len(written)} files: {to}; research use only")
+                for reason, what in left.items():
+                    print(f"left out, {len(what)}: {reason}")
 
 
 def embed(arguments):

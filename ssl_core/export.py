@@ -50,6 +50,14 @@ def export(study, to, layout):
     return written, left
 
 
+def layouts(study):
+    """The layouts that fit a study: a, and c where classes of a long tail are many, medium and few."""
+    if not (outputs() / study / "results.csv").exists():
+        return ["a"]
+    rows = read_results(study)
+    return ["a", *["c"] * bool(((rows.split_kind == "long_tail") & (rows.group_kind == "frequency")).any())]
+
+
 def finished_jobs(study):
     """The sound runs of a study's plan, and those that are not, by what is wrong with them."""
     jobs, left, home = [], {}, outputs() / study / "runs"

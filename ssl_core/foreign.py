@@ -18,6 +18,7 @@ RULES = {  # rule → prefix; the one that finds most of the encoder counts, of 
     "Barlow Twins, while training: module.backbone.": "module.backbone.",
     "DistributedDataParallel: module.": "module.",
 }
+UNLIKE = "conv_proj.weight", "features.0.0.weight"  # torchvision's ViT; its EfficientNet, ConvNeXt, Swin, MobileNet
 NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of a ResNet
 
 
@@ -25,9 +26,13 @@ def taken(state, own):
     """The tensors of a file that are an encoder's, in our names → (state, rule, the file's names of what is not taken).
 
     own: the encoder's names. What a rule finds below one of the encoder's modules without a place in it stays in
-    `state`: it is another network then, and loading strictly refuses it.
+    `state`: it is another network then, and loading strictly refuses it. Raises ValueError where nothing is found and
+    the file is of a network that torchvision writes otherwise.
     """
     places, rule = max(((renamed(state, rule), rule) for rule in RULES), key=lambda found: len(own & found[0].keys()))
+    if not own & places.keys() and any(name.endswith(UNLIKE) for name in state):
+        raise ValueError("this is a network of torchvision whose tensors are named and laid out otherwise than timm's; "
+                         "of torchvision its ResNets and DenseNets can be taken, of others timm's own weights")
     modules = {name.partition(".")[0] for name in own}
     kept = {name: theirs for name, theirs in places.items() if name.partition(".")[0] in modules}
     rest = sorted(state.keys() - set(kept.values()))

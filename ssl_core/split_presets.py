@@ -33,6 +33,7 @@ Parts that files give are in the card of a data set, and need no preset. To make
 | folders | [cytology_folders](../params/data/cytology_folders.yaml); with folders of the classes alone [kather2016]\
 (../params/data/kather2016.yaml) |
 | lists of paths, a file for each part | [cytology_lists](../params/data/cytology_lists.yaml) |
+| the same, with other tiles to pretrain on | [cytology_ratio_lists](../params/data/cytology_ratio_lists.yaml) |
 | lists with labels | [chestxray14](../params/data/chestxray14.yaml), [inat18](../params/data/inat18.yaml) |
 | a CSV for each part | [bhi_lists](../params/data/bhi_lists.yaml) |
 | index files, one for each draw | [cifar10_lt](../params/data/cifar10_lt.yaml), [cifar100_lt]\

@@ -196,6 +196,15 @@ def cytology_lists(folder):
     return make(folder, tiles("{label}"))
 
 
+def cytology_ratio_lists(folder):
+    """The lists of `cytology_lists`, and one of two further slides to pretrain on."""
+    more = [(f"{label}/{slide}_{k:04}.png", label, slide, "train")
+            for slide in ("s02", "s06", "s07") for label in ("neg", "pos") for k in range(4, 8)]
+    write_list(folder / "pretrain.txt", [f"/disk/lab data/tiles/{path}" for path, *_ in more])
+    cytology_lists(folder)
+    return make(folder, [*tiles("{label}"), *more])
+
+
 def cytology_folders(folder):
     return make(folder, tiles("{part}/{label}"))
 
@@ -243,6 +252,8 @@ def elpv(folder):
 TREES = {
     "cytology_lists": (cytology_lists, ("pos/s01_0003.png", "unsure/s01_0003.png"),
                        "path: 1 of the 40 files listed are not in .*data, the first is pos/s01_0003.png"),
+    "cytology_ratio_lists": (cytology_ratio_lists, ("pos/s06_0005.png", "unsure/s06_0005.png"),
+                             "path: 1 of the 64 files listed are not in .*data, the first is pos/s06_0005.png"),
     "cytology_folders": (cytology_folders, ("train/pos/s01_0003.png", "s01_0003.png"),
                          "group: .* fits 39 of 40 paths; the first it misses is s01_0003.png"),
     "pnu": (pnu, ("ADH/S18-7_A/x40/S18-7_A x40(1).png", "ADH/S16-0002_A/x40/S18-7_A x40(1).png"),

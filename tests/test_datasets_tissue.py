@@ -5,7 +5,17 @@ import shutil
 import numpy as np
 import pytest
 from made_data import copied, picture
-from published_trees import CYTOLOGY, CYTOLOGY_LISTS, cytology_folders, cytology_lists, inat18, paip, pnu, write_list
+from published_trees import (
+    CYTOLOGY,
+    CYTOLOGY_LISTS,
+    cytology_folders,
+    cytology_lists,
+    cytology_ratio_lists,
+    inat18,
+    paip,
+    pnu,
+    write_list,
+)
 
 from ssl_core.data import load
 from ssl_core.data.pools import pools
@@ -61,6 +71,19 @@ def test_cytology_lists_of_ones_own_per_ratio(folder):
     assert np.array_equal(even.labelled, uneven.labelled) and len(even.labelled) == 24
     with pytest.raises(ValueError, match=r"only: there is no MAE_pretrain/ratio_1-50.txt; there are MAE_pretrain/"):
         pools(data, "natural", ratio=50)
+
+
+def test_cytology_tiles_to_pretrain_on_are_others_than_those_with_labels(folder):
+    cytology_ratio_lists(folder)
+    data = load(copied("cytology_ratio_lists", folder))
+    p = pools(data, "category_ratio", ratio=3, total=16, label_pool="natural")
+    assert p.split.counts.tolist() == [12, 4] and len(p.labelled) == 24 and (len(p.val), len(p.test)) == (8, 8)
+    assert {data.paths[i][4:7] for i in p.labelled} == {"s01", "s02", "s03"}
+    assert all(data.paths[i].split("_")[1] >= "0004.png" for i in p.unlabelled)  # of pretrain.txt alone
+    write_list(folder / "ratio_1-3.txt", [f"/disk/{data.paths[i]}" for i in p.unlabelled])
+    own = load(copied("cytology_ratio_lists", folder,
+                      only={"unlabelled": "ratio_1-{ratio:,}.txt", "labelled": "train_8.txt"}))
+    assert np.array_equal(pools(own, "category_ratio", ratio=3, total=16, draw_seed=5).unlabelled, p.unlabelled)
 
 
 def test_cytology_a_tile_of_another_class_and_one_that_is_listed_twice_are_told(folder):

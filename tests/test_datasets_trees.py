@@ -125,7 +125,7 @@ def test_another_set_is_refused_and_missing_data_say_where_to_get_them(name, tmp
 
 def test_a_card_without_counts_says_why():
     templates = {name for name in TREES if not published(name)}
-    assert templates == {"cytology_lists", "cytology_folders", "paip"}
+    assert templates == {"cytology_lists", "cytology_ratio_lists", "cytology_folders", "paip"}
     assert all("rite your own counts" in card_path(name).read_text(encoding="utf-8") for name in templates)
     assert all(f"`{name}`" in (root() / "docs" / "data.md").read_text(encoding="utf-8") for name in templates)
 

@@ -30,7 +30,7 @@ from ssl_core.evaluate.finetune import predict as scores_of
 from ssl_core.evaluate.heads import rows_of, save_heads, stored
 from ssl_core.evaluate.metrics import Predictions
 from ssl_core.evaluate.probe import knn_probe, linear_probe
-from ssl_core.export import budget_name, checkpoints, condition, export, finished_jobs, results_text, varying
+from ssl_core.export import budget_name, checkpoints, condition, export, finished_jobs, layouts, results_text, varying
 from ssl_core.files import atomic_json, atomic_write
 from ssl_core.finished import open_head
 from ssl_core.plan import make_plan
@@ -424,4 +424,17 @@ def test_a_study_that_has_not_run_is_one_line(capsys, tmp_path):
 def test_the_command_says_what_it_wrote_and_left(tmp_path, capsys):
     assert main(["export", "toy", "--to", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"20 files: {tmp_path}; research use only\n") and "left out, 8: no head" in said
+    assert said.startswith(f"20 files: {tmp_path / 'a'}; research use only\n") and "left out, 8: no head" in said
+    assert f" files: {tmp_path / 'c'}; research use only\n" in said
+    assert list(tmp_path.glob("a/MAE/pretrained/*.pth")) and list(tmp_path.glob("c/runs/toy/mae_*/results.txt"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}
+
+
+def test_layout_c_goes_with_long_tails(project, tmp_path, monkeypatch, capsys):
+    assert main(["export", "toy", "--to", str(tmp_path), "--layout", "c"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "README.txt"}
+    rows = read_results("toy")
+    assert layouts("toy") == ["a", "c"]
+    for without in (rows.assign(split_kind="natural"), rows[rows.group_kind != "frequency"]):
+        monkeypatch.setattr("ssl_core.export.read_results", lambda _, table=without: table)
+        assert layouts("toy") == ["a"]

@@ -30,6 +30,7 @@ def images(wanted, found):
 # what is taken out of the tree of each card (of an npz: its test part), and what is said
 CASES = {
     "cytology_lists": ("val_1.txt", "no val_1.txt in .*, which holds lineProb_unified_test.txt, neg, p"),
+    "cytology_ratio_lists": ("pretrain.txt", "no pretrain.txt in .*, which holds lineProb_unified_test.txt, neg, p"),
     "cytology_folders": ("test/neg", images(40, 36)),
     "pnu": ("ADH/S18-7_A/x40/S18-7_A x40(2).png", images(36, 35)),
     "paip": ("PAIP_2", images(24, 16)),

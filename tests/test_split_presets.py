@@ -13,6 +13,7 @@ from ssl_core.config import ConfigError, Study, load_study
 from ssl_core.data import load
 from ssl_core.data.cards import card_names
 from ssl_core.data.pools import pools
+from ssl_core.data.splits import long_tail_counts
 from ssl_core.split_presets import PAGE, as_markdown, split_preset, split_preset_names
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +95,9 @@ def test_presets_hold_the_published_numbers():
     positive = [round(total["total"] / (1 + ratio)) for ratio in total["ratios"]]
     assert positive[0] == 40_000 and positive[-1] == 8 and len(positive) == 9
     assert [n // 3 for n in split_preset("balanced_fractions").splits["total"]] == [154, 770, 1540]
-    tails = [len(split_preset(name).splits["draw_seeds"]) for name in ("long_tail_3", "long_tail_5", "shots")]
+    tails = [len(split_preset(name).splits["draw_seeds"]) for name in ("long_tail_3", "long_tail_5_cifar10", "shots")]
+    sizes = [long_tail_counts(split_preset(f"long_tail_5_cifar{c}").splits["n_max"], c, 100) for c in (10, 100)]
+    assert [counts[0] for counts in sizes] == [4500, 450] and [counts[-1] for counts in sizes] == [45, 4]
     assert tails == [3, 5, 5] and split_preset("shots").budgets == [50, 100, 1.0]
 
 
@@ -150,7 +153,7 @@ def test_the_page_of_splits_is_that_of_the_files_and_its_cards_are_there(capsys)
     assert (ROOT / "docs" / "splits.md").read_text("utf-8") == as_markdown() + "\n", (
         "make it again: python -m ssl_core splits --markdown > docs/splits.md")
     linked = {word.partition(".yaml")[0] for word in PAGE.split("params/data/")[1:]}
-    assert len(linked) == 11 and linked <= set(card_names())
+    assert len(linked) == 12 and linked <= set(card_names())
     assert main(["splits"]) == 0
     said = capsys.readouterr().out
     assert all(f"\n{name}\n" in f"\n{said}" for name in split_preset_names()) and max(map(len, said.split("\n"))) <= 120

@@ -147,7 +147,7 @@ def test_the_mae_authors_checkpoint_gives_its_encoder(project, capsys):
     assert same(again, state)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
 def test_torchvision_s_networks_have_timm_s_names(project, name):
     torch.manual_seed(0)
     theirs = getattr(torchvision.models, name)(weights=None).eval()
@@ -156,9 +156,20 @@ def test_torchvision_s_networks_have_timm_s_names(project, name):
     start_from(encoder, f"{name}=tv.pth")
     assert same(encoder, theirs.state_dict())
     x = torch.rand(1, 3, 64, 64)
-    features = torch.nn.Sequential(*list(theirs.children())[:-1])
+    setattr(theirs, "fc" if name.startswith("resnet") else "classifier", torch.nn.Identity())
     with torch.no_grad():
-        torch.testing.assert_close(encoder(x).h, features(encoder.normalise(x)).flatten(1))
+        torch.testing.assert_close(encoder(x).h, theirs(encoder.normalise(x)))
+
+
+@pytest.mark.parametrize("theirs, ours", [("vit_b_16", "vit_tiny_patch16_224"), ("efficientnet_b0", "efficientnet_b0"),
+                                          ("convnext_tiny", "convnext_atto"), ("swin_t", "resnet18"),
+                                          ("mobilenet_v2", "mobilenetv2_035")])
+def test_networks_that_torchvision_writes_otherwise_are_refused_in_words(project, theirs, ours):
+    with torch.device("meta"):
+        state = getattr(torchvision.models, theirs)(weights=None).state_dict()
+    torch.save({name: torch.zeros(1) for name in state}, project / "tv.pth")
+    with pytest.raises(ValueError, match="of torchvision its ResNets and DenseNets can be taken, of others timm's"):
+        start_from(fresh(ours, {}), f"{ours}=tv.pth")
 
 
 def test_a_deeper_network_of_another_library_is_refused(project):
