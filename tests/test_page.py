@@ -27,9 +27,11 @@ def page(request, chromium, smoke):  # noqa: F811
 
 def test_the_page_shows_at_least_three_figures(page):
     figures = page.ask("[...document.querySelectorAll('figure img')].map(i => ({wide: i.naturalWidth, alt: i.alt, "
-                       "loaded: i.complete, shown: i.getBoundingClientRect().width}))")
+                       "loaded: i.complete, shown: i.getBoundingClientRect().width, "
+                       "caption: i.closest('figure').querySelector('figcaption').textContent}))")
     assert len(figures) >= 3 and all(one["loaded"] and one["wide"] > 300 and one["shown"] > 300 for one in figures)
-    assert all("95 % intervals over" in one["alt"] for one in figures)
+    assert all("95 % intervals over" in one["caption"] for one in figures)
+    assert all("Vertical: " in one["alt"] and "Made by" not in one["alt"] for one in figures)
 
 
 def test_the_grid_has_as_many_entries_as_the_plan(page, smoke):  # noqa: F811
