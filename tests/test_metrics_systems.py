@@ -134,14 +134,17 @@ def test_the_order_of_classes_is_read_from_the_pretraining_below(tmp_path, monke
     monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
     files = {"pre/run.json": {"order": [2, 0, 1], "parameters": {"dataset": "d"}},
              "probe/run.json": {"parameters": {"dataset": "d"}}, "probe/model.json": {"classes": ["a", "b", "c"]},
-             "other/run.json": {"parameters": {"dataset": "e"}}, "other/model.json": {"classes": ["x", "y", "z"]}}
+             "other/run.json": {"parameters": {"dataset": "e"}}, "other/model.json": {"classes": ["x", "y", "z"]},
+             "split/run.json": {"order": [1, 0], "parameters": {"dataset": "d"}},
+             "split/model.json": {"classes": ["a", "b"]},
+             "floors/run.json": {"order": None}, "floors/model.json": {"classes": ["a", "b"]}}
     for name, content in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8")
     jobs = [{"key": name, "folder": name, "needs": needs}
-            for name, needs in (("pre", []), ("probe", ["pre"]), ("other", ["pre"]), ("floors", []))]
-    assert tables.class_orders(jobs) == {"probe": ["c", "a", "b"]}
+            for name, needs in (("pre", []), ("probe", ["pre"]), ("other", ["pre"]), ("floors", []), ("split", []))]
+    assert tables.class_orders(jobs) == {"probe": ["c", "a", "b"], "split": ["b", "a"]}
 
 
 def test_top_5_and_the_correct_images_of_each_class():

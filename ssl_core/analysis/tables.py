@@ -65,16 +65,17 @@ def over_splits(cells, names, by):
 
 
 def class_orders(jobs):
-    """{key: class names, most frequent in pretraining first} of finished evaluations on what they were pretrained on.
+    """{key: class names, most frequent first} of finished evaluations on what they were pretrained on, and of floors
+    trained on the labels of a split, by that split.
 
     jobs: those of a plan, with `key`, `folder`, `needs`.
     """
     orders = {}
     for job in jobs:
         model = root() / job["folder"] / "model.json"
-        below = read_run(root() / job["needs"][0]) if job["needs"] else {}
-        if "order" in below and model.exists():
-            record = read_run(root() / job["folder"])
+        record = read_run(root() / job["folder"])
+        below = read_run(root() / job["needs"][0]) if job["needs"] else record
+        if below.get("order") and model.exists():
             if record["parameters"]["dataset"] == below["parameters"]["dataset"]:
                 classes = json.loads(model.read_text(encoding="utf-8"))["classes"]
                 orders[job["key"]] = [classes[c] for c in below["order"]]

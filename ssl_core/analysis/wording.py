@@ -8,7 +8,7 @@ WORDS = {"simclr": "SimCLR", "mae": "MAE", "lotar": "LoTaR", "bcl_i": "BCL-I", "
          "random": "untrained network", "pixels": "raw pixels", "colour": "colour histogram",
          "majority": "majority class", "supervised": "supervised", "supervised_weighted": "supervised, class-weighted",
          "supervised_sampled": "supervised, balanced sampling", "supervised_adjusted": "supervised, logit-adjusted",
-         "supervised_imbalanced": "supervised, imbalanced labels",
+         "supervised_imbalanced": "supervised on the split",
          "imagenet": "ImageNet", "linear": "linear probe", "knn": "kNN", "finetune": "fine-tuned", "none": "no probe",
          "balanced_accuracy": "balanced accuracy", "roc_auc": "ROC area", "bcl": "BCL"}
 
