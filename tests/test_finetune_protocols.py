@@ -14,7 +14,7 @@ from ssl_core.data.splits import label_budget
 from ssl_core.evaluate import finetune as module
 from ssl_core.evaluate.features import weights_hash
 from ssl_core.evaluate.finetune import finetune, load_classifier, predict
-from ssl_core.evaluate.selection import chosen, log_loss, selection_parts
+from ssl_core.evaluate.selection import chosen, log_loss, selection_parts, threshold_part
 from ssl_core.protocols import protocol, protocol_names
 
 # --- what is trained --------------------------------------------------------------------------------------------------
@@ -180,6 +180,19 @@ def test_the_validation_part_judges_where_there_is_one_and_nothing_judges_the_la
     assert fit is budget and judge is val
     fit, judge = selection_parts(toy_configs.finetune(), data, budget, val)
     assert fit is budget and len(judge) == 0
+
+
+def test_thresholds_are_fixed_on_images_that_are_not_trained_on_and_the_rule_says_which():
+    data, budget, none = grouped(), np.arange(8, 120), np.arange(0)
+    for select in ("last", "best_val"):
+        cfg = toy_configs.finetune(select=select)
+        at, rule = threshold_part(selection_parts(cfg, data, budget, np.arange(8))[1], np.arange(8))
+        assert at.tolist() == [*range(8)] and rule.endswith("on the validation part")
+        fit, judge = selection_parts(cfg, data, budget, none)
+        at, rule = threshold_part(judge, none)
+        assert at is judge and not set(at) & set(fit) and not set(data.groups[at]) & set(data.groups[fit])
+        assert rule.endswith("on the fifth of the budget that chose the state") == (select == "best_val")
+    assert threshold_part(none, none)[1] == "none: no selection data"
 
 
 def test_a_class_with_one_group_is_trained_on():

@@ -22,6 +22,15 @@ def selection_parts(cfg, data, budget, val):
     return budget[fit], budget[judge]
 
 
+def threshold_part(judge, val):
+    """(positions that thresholds are fixed on, by which rule, in words): the validation part, or where that is empty
+    the images that chose the state, which are not trained on either."""
+    rule, where = "highest sensitivity at 90 and 95 % specificity on ", "the fifth of the budget that chose the state"
+    if len(val):
+        return val, f"{rule}the validation part"
+    return judge, f"{rule}{where}" if len(judge) else "none: no selection data"
+
+
 def inner_val(labels, groups, seed, task):
     """(positions to train on, positions held out, what a reader has to know): a fifth of every class, whole groups
     together; nothing is held out where a class, or every class at once, has too little."""
