@@ -41,6 +41,7 @@ class Job:
     adopted: bool = False  # rows and records are there, networks are not
     older: bool = False  # it, or the encoder it rests on, was made by older code, and accepted
     missing: set = field(default_factory=set)  # ids of cells
+    priority: int = 0  # higher is sooner
 
     @property
     def cells(self) -> list:
@@ -49,15 +50,6 @@ class Job:
     @property
     def name(self) -> str:
         return self.folder.name.rpartition("-")[0]
-
-    @property
-    def priority(self) -> int:
-        """Higher is sooner: what a probe's report shows beside its number, floors and twin, is then there before it."""
-        if self.stage == "pretrain":
-            return 2
-        if not self.needs:
-            return 3
-        return int(self.cfg.ratio == 1 or self.cfg.twin != "none")
 
     def as_dict(self) -> dict:
         cells = [cell._asdict() | {"state": TO_RUN if cell.id in self.missing else DONE} for cell in self.cells]
@@ -133,7 +125,20 @@ def make_plan(study, older_code=False) -> Plan:
             for seed in study.seeds:
                 planner.floors(target, split, seed, read)
     jobs = list(planner.jobs.values())
+    _set_priorities(jobs)
     return Plan(study, jobs, refuse_leaks(study, leaks(jobs, planner.load, planner.pools)))
+
+
+def _set_priorities(jobs):
+    """One draw of the splits after another, so that its pairs of cells are there before the next draw begins.
+
+    Within a draw, what a probe's report shows beside its number, floors and twin, comes before the probe.
+    """
+    draws = sorted({(job.cfg.draw_seed, job.cfg.order_seed) for job in jobs}, reverse=True)
+    for job in jobs:
+        cfg = job.cfg
+        place = 2 if job.stage == "pretrain" else int(cfg.ratio == 1 or cfg.twin != "none") if job.needs else 3
+        job.priority = 4 * draws.index((cfg.draw_seed, cfg.order_seed)) + place
 
 
 class _Planner:
