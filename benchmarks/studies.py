@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.__main__ import machine
-from ssl_core.config import PretrainConfig, load_study
+from ssl_core.config import PretrainConfig
 from ssl_core.files import atomic_write, outputs, root
 from ssl_core.measure import measure
 from ssl_core.nb import parameters_of
 from ssl_core.presets import ARGUMENTS, values_of
+from ssl_core.study import load_study
 
 STUDIES = ("a_cytology", "b_breast", "c_longtail", "d_intermediate", "e_small", "public_cytology", "public_medmnist")
 # Images that one pretraining sees in an epoch, where neither splits nor steps say it; sources: the cards' counts, of

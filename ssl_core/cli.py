@@ -104,7 +104,8 @@ def run(arguments):
 
     Exit code 0: all there; 1: something failed, listed; 2: the study is wrong. What follows `--` goes to Snakemake.
     """
-    from ssl_core.config import ConfigError, load_study
+    from ssl_core.config import ConfigError
+    from ssl_core.study import load_study
 
     study = load_study(arguments.study)
     if arguments.jobs is not None and arguments.jobs < 1:
@@ -336,7 +337,7 @@ def opened(file):
 
 def study_name(given):
     """The name of a study that is given by its file."""
-    from ssl_core.config import load_study
+    from ssl_core.study import load_study
 
     return load_study(given).name
 
@@ -492,7 +493,7 @@ def schema(arguments):
     """The JSON schema of a study file, for editors that complete and check."""
     import json
 
-    from ssl_core.config import Study
+    from ssl_core.study import Study
 
     print(json.dumps(Study.model_json_schema(), indent=2))
 

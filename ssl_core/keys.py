@@ -32,7 +32,7 @@ INPUTS = {
 SPLIT = {"split_kind", "ratio", "twin", "order_seed", "n_max", "total", "positive"}
 POOLS = {"label_pool", "test_fraction", "val_fraction", "part_seed"}
 NETWORK = {"encoder", "encoder_args", "stem", "normalisation"}
-BOOKKEEPING = {"config", "files", "keys", "notebook", "provenance", "runs", "table"}
+BOOKKEEPING = {"config", "files", "keys", "notebook", "provenance", "runs", "study", "table"}
 CELLS = {"budgets", "protocols", "floors"}  # they name a job's cells, not the job
 
 

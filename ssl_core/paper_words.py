@@ -6,7 +6,7 @@ import re
 import pandas as pd
 
 from ssl_core.analysis.tables import rows_text
-from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig, load_study
+from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
 from ssl_core.data import load
 from ssl_core.data.cards import read_card
 from ssl_core.data.census import holds
@@ -15,6 +15,7 @@ from ssl_core.files import root
 from ssl_core.presets import all_presets, given
 from ssl_core.protocols import protocol
 from ssl_core.runs import read_run
+from ssl_core.study import load_study
 
 CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 SHOWN = """method method_args wrap encoder encoder_args stem normalisation init image_size recipe optimiser lr

@@ -14,8 +14,9 @@ from typing import Annotated, Any, NamedTuple
 import yaml
 from pydantic import Field
 
-from ssl_core.config import Arm, ConfigError, Values
+from ssl_core.config import ConfigError, Values
 from ssl_core.files import root
+from ssl_core.study import Arm
 
 ARGUMENTS = {"method": "method_args", "encoder": "encoder_args", "optimiser": "optimiser_args"}
 DEPTH = {"method_args": 1, "encoder_args": 1, "optimiser_args": 1, "wrap": 2}  # names that a row has after its field

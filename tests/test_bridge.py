@@ -8,10 +8,11 @@ from toy_project import make_project
 from ssl_core import keys
 from ssl_core.analysis import attribution, contrasts
 from ssl_core.analysis.claims import load_claims
-from ssl_core.config import Arm, ConfigError, Study, load_study
+from ssl_core.config import ConfigError
 from ssl_core.files import root
 from ssl_core.plan import make_plan
 from ssl_core.presets import values_of
+from ssl_core.study import Arm, Study, load_study
 
 STUDIES = root() / "params" / "studies"
 FACTORS = [{"method_args.projector"}, {"method_args.projector"}, {"method_args.projector_norm"}, {"recipe"},

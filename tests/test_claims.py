@@ -13,8 +13,9 @@ from ssl_core.analysis.claims import Claim, Evidence, judge, load_claims, verdic
 from ssl_core.analysis.compare import Contrast, contrast
 from ssl_core.analysis.evidence import committed, evidence, paired
 from ssl_core.cli import main
-from ssl_core.config import ConfigError, load_study
+from ssl_core.config import ConfigError
 from ssl_core.files import atomic_json, root
+from ssl_core.study import load_study
 from ssl_core.table import arrange, read_text, to_csv
 
 ENTRY = {"id": "c_made", "statement": "A beats B", "source": "made", "study": "made", "data": "made",

@@ -14,8 +14,9 @@ from toy_project import make_project
 
 from ssl_core import keys
 from ssl_core.cli import main, papermill_command
-from ssl_core.config import Arm, Data, Evaluate, Floor, Resources, Splits, Study, load_study
+from ssl_core.config import Floor
 from ssl_core.plan import make_plan
+from ssl_core.study import Arm, Data, Evaluate, Resources, Splits, Study, load_study
 
 STUDIES = Path(__file__).parents[1] / "params" / "studies"
 STUDY = {

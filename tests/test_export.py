@@ -19,7 +19,7 @@ from scipy.special import softmax
 from ssl_core.archive import METADATA, inside, pack, unpack
 from ssl_core.as_timm import folded, network
 from ssl_core.cli import main
-from ssl_core.config import ConfigError, Study
+from ssl_core.config import ConfigError
 from ssl_core.data import load
 from ssl_core.data.pools import pools
 from ssl_core.data.splits import frequency_groups, label_budget
@@ -35,6 +35,7 @@ from ssl_core.files import atomic_json, atomic_write
 from ssl_core.finished import open_head
 from ssl_core.plan import make_plan
 from ssl_core.runs import collect, open_run, read_run
+from ssl_core.study import Study
 from ssl_core.table import read_results
 
 ROOT = Path(__file__).parents[1]

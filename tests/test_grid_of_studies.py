@@ -17,7 +17,7 @@ from toy_configs import finetune, probe
 from ssl_core import engine, keys
 from ssl_core.augment import RECIPES
 from ssl_core.cli import main
-from ssl_core.config import ConfigError, Study
+from ssl_core.config import ConfigError
 from ssl_core.data.splits import frequency_groups, label_budget
 from ssl_core.encoders import build_encoder, save_encoder
 from ssl_core.evaluate.features import has_token, weights_hash
@@ -25,6 +25,7 @@ from ssl_core.evaluate.imagenet import imagenet_encoder
 from ssl_core.nb import cells_of
 from ssl_core.protocols import as_markdown, protocol_names
 from ssl_core.runs import collect
+from ssl_core.study import Study
 from ssl_core.weights import start_from
 
 PROTOCOLS = """

@@ -9,12 +9,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from ssl_core.config import ConfigError, load_study
+from ssl_core.config import ConfigError
 from ssl_core.data import census, load
 from ssl_core.data.draft import draft_card
 from ssl_core.data.example import write_example
 from ssl_core.data.new import arms_for, write_card, write_new, write_study
 from ssl_core.plan import make_plan
+from ssl_core.study import load_study
 
 
 def save(path, seed=0, size=(40, 40), grey=False):
@@ -232,8 +233,8 @@ def test_the_example_is_what_it_says(tmp_path):
 def test_every_arm_can_be_built(size, cards):
     from ssl_core import methods
     from ssl_core.augment import Augment
-    from ssl_core.config import Arm
     from ssl_core.encoders import Encoder
+    from ssl_core.study import Arm
 
     arms = [Arm(**{key: value for key, value, _ in entries}) for entries in arms_for(900, size, 3, cards)[1]]
     with warnings.catch_warnings():

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 import yaml
 
-from ssl_core.config import load_study
 from ssl_core.nb import execute
+from ssl_core.study import load_study
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("00_tour", "01_long_tails", "02_your_images")

@@ -7,10 +7,11 @@ import pytest
 from toy_project import edit, make_project
 
 from ssl_core import keys, nb, plan
-from ssl_core.config import ConfigError, Study
+from ssl_core.config import ConfigError
 from ssl_core.files import atomic_json, atomic_write
 from ssl_core.runs import collect, read_run
 from ssl_core.states import DONE, STALE, TO_RUN
+from ssl_core.study import Study
 
 STUDY = {
     "name": "toy", "question": "Does it run?", "data": {"dataset": "toy"},

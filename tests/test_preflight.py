@@ -9,11 +9,12 @@ from made_data import copied
 from published_arrays import ARRAYS, LT, MEDMNIST, make_array
 from published_trees import TREES
 
-from ssl_core.config import ConfigError, Study, load_study
+from ssl_core.config import ConfigError
 from ssl_core.data import load
 from ssl_core.data.cards import card_names, read_card
 from ssl_core.files import root
 from ssl_core.plan import make_plan
+from ssl_core.study import Study, load_study
 
 
 def without_test(path):

@@ -18,10 +18,11 @@ from toy_project import edit, make_project
 from ssl_core import keys, plan, presets
 from ssl_core.augment import RECIPES, Augment
 from ssl_core.cli import main
-from ssl_core.config import ConfigError, PretrainConfig, Study
+from ssl_core.config import ConfigError, PretrainConfig
 from ssl_core.encoders import Encoder
 from ssl_core.methods import METHODS, WRAPPERS, build
 from ssl_core.presets import about, all_presets, as_markdown, as_text, preset, preset_files, read_presets
+from ssl_core.study import Study
 from ssl_core.train import OPTIMISERS
 
 ROOT = Path(__file__).parents[1]

@@ -9,12 +9,13 @@ import yaml
 from test_plan import planned, project, study  # noqa: F401  (project is a fixture)
 
 from ssl_core.cli import main
-from ssl_core.config import ConfigError, Study, load_study
+from ssl_core.config import ConfigError
 from ssl_core.data import load
 from ssl_core.data.cards import card_names
 from ssl_core.data.pools import pools
 from ssl_core.data.splits import long_tail_counts
 from ssl_core.split_presets import PAGE, as_markdown, split_preset, split_preset_names
+from ssl_core.study import Study, load_study
 
 ROOT = Path(__file__).parents[1]
 FIVE = [0.01, 0.05, 0.1, 0.5, 1.0]

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from smoke_study import ROOT, Smoke, copy_project
 
-from ssl_core.config import load_study
 from ssl_core.data.cards import read_card
 from ssl_core.presets import values_of
 from ssl_core.protocols import protocol
+from ssl_core.study import load_study
 
 STUDIES = ROOT / "params" / "studies"
 SYSTEMS = ("a_cytology", "b_breast", "c_longtail", "d_intermediate", "e_small")

@@ -16,11 +16,11 @@ NUMBERED = [p for p in NOTEBOOKS if re.match(r"\d\d_", p.name)]
 MODULES = sorted((ROOT / "ssl_core").rglob("*.py"))
 
 # A module imports from its own layer and from those before it, never from those after it.
-LAYERS = ("files", "protocols", "split_presets", "config", "presets", "table", "data", "augment_ops", "augment",
-          "randaugment", "encoders", "foreign", "weights", "methods", "train", "evaluate", "keys", "provenance",
-          "load_me", "runs", "finished", "predict", "analysis", "notebook", "nb", "states", "leaks", "plan", "cost",
-          "measure", "paper_words", "paper", "report", "as_timm", "export", "archive", "adopt", "live", "engine", "cli",
-          "__main__")
+LAYERS = ("files", "protocols", "split_presets", "config", "study", "presets", "table", "data", "augment_ops",
+          "augment", "randaugment", "encoders", "foreign", "weights", "methods", "train", "evaluate", "keys",
+          "provenance", "load_me", "runs", "finished", "predict", "analysis", "notebook", "nb", "states", "leaks",
+          "plan", "cost", "measure", "paper_words", "paper", "report", "as_timm", "export", "archive", "adopt", "live",
+          "engine", "cli", "__main__")
 
 
 def git(*arguments):
