@@ -15,7 +15,7 @@ from ssl_core.config import ConfigError
 from ssl_core.files import atomic_json, atomic_write, outputs, replacing, root, sha256_file
 from ssl_core.provenance import provenance
 from ssl_core.runs import agree, cell_files, damage, read_run
-from ssl_core.states import DONE, TO_RUN, difference
+from ssl_core.states import DONE, TO_RUN, alike, difference
 from ssl_core.table import arrange, read_plan, read_text
 
 RECORDS = ("run.json", "history.csv", "model.json")
@@ -30,8 +30,7 @@ def write_cells(study, to, study_file=None):
     """
     to, added, tables, records = Path(to), 0, [], {}
     for job in read_plan(study)["jobs"]:
-        source = outputs() / study / "runs" / job["stage"] / Path(job["folder"]).name
-        source = source if source.exists() else root() / job["folder"]  # adopted from elsewhere
+        source = root() / job["folder"]
         target = to / "runs" / job["stage"] / source.name
         if damage(target):
             if read_run(source).get("status") != "done" or damage(source):
@@ -90,17 +89,19 @@ def small(numbers):
 
 # --- and back ---------------------------------------------------------------------------------------------------------
 
-def adopt(plan, folder):
+def adopt(plan, folder, older_code=False):
     """Count as done what a folder of `write_cells` holds under a plan's keys → one line: how much, and why not more.
 
     A pretraining is adopted when nothing that is to run needs its network. Nothing in the folder is changed.
+    older_code: also what other code made from the same parameters and inputs; job.key becomes that run's.
     """
-    folder, refused = Path(folder).resolve(), {}
+    folder, refused, found = Path(folder).resolve(), {}, {}
     if not (folder / "runs").is_dir():
         raise ConfigError(f"--adopt {folder.name}: no runs/ in it; give a folder that `export STUDY --cells` wrote")
+    for job in plan.jobs:
+        found[job.key] = held_run(job, folder / "runs" / job.stage, older_code, found)
     for job in reversed(plan.jobs):
-        place = folder / "runs" / job.stage
-        held = next(place.glob(f"*-{job.key}"), None)
+        place, held = folder / "runs" / job.stage, found[job.key]
         needed = any(need is job for other in plan.to_run for need in other.needs)
         if job.state != TO_RUN or held and needed:
             continue
@@ -110,12 +111,26 @@ def adopt(plan, folder):
             why = f"{wrong} in {held.name}"
         else:
             job.state, job.why, job.folder, job.missing, job.adopted = DONE, WHY, held, set(), True
+            job.older, job.key = job.older or not held.name.endswith(job.key), held.name.rpartition("-")[2]
             continue
         if why != "new":
             refused[why] = refused.get(why, 0) + 1
             job.why = why if job.why == "new" else job.why
-    line = f"{sum(job.adopted for job in plan.jobs)} of {len(plan.jobs)} jobs adopted from {folder.name}"
+    adopted = [job for job in plan.jobs if job.adopted]
+    line = f"{len(adopted)} of {len(plan.jobs)} jobs adopted from {folder.name}"
+    if older := sum(job.older for job in adopted):
+        line += f", {older} made by older code"
     return "; ".join([line, *(f"{n} not: {why}" for why, n in refused.items())])
+
+
+def held_run(job, place, older_code, found):
+    """The folder of a run that stands for a job, or None. found: those of the jobs before it, by key."""
+    exact = next(place.glob(f"*-{job.key}"), None)
+    if exact or not older_code:
+        return exact
+    inputs = {name: found[of].name.rpartition("-")[2] if found.get(of) else of
+              for name, of in job.parts["inputs"].items()}
+    return next(alike(place, job.parts["parameters"], inputs), None)
 
 
 def lacking(job, held):

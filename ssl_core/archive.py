@@ -46,10 +46,11 @@ def pack(study, file, study_file=None, weights=False):
         raise ConfigError(f"--archive {file}: give a name that ends in .zip, in a folder that is there")
     if not (folder / "results.csv").exists():
         raise FileNotFoundError(f"study {study!r} has no results.csv yet; run it to its end first")
-    runs = [folder / "runs" / job["stage"] / Path(job["folder"]).name for job in plan["jobs"]]
-    found = {path for pattern in TOP for path in folder.glob(pattern)}
-    found |= {path for run in runs for pattern in RUN + WEIGHTS * weights for path in run.glob(pattern)}
-    members = {path.relative_to(folder).as_posix(): path for path in found if path.suffix in FORMATS}
+    runs = {f"runs/{job['stage']}/{Path(job['folder']).name}": root() / job["folder"] for job in plan["jobs"]}
+    members = {path.relative_to(folder).as_posix(): path for pattern in TOP for path in folder.glob(pattern)}
+    members |= {f"{name}/{path.relative_to(run).as_posix()}": path for name, run in runs.items()
+                for pattern in RUN + WEIGHTS * weights for path in run.glob(pattern)}
+    members = {name: path for name, path in members.items() if path.suffix in FORMATS}
     given = study_file or root() / "params" / "studies" / f"{study}.yaml"
     extra = {"study.yaml": Path(given), "requirements.lock": root() / "requirements.lock"}
     members |= {name: path for name, path in extra.items() if path.exists()}
@@ -57,7 +58,7 @@ def pack(study, file, study_file=None, weights=False):
     with replacing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as out:
         for name in sorted(members):
             entities.append(add(out, name, without_places(members[name])))
-        described = crate(study, plan["question"], entities, [read_run(run) for run in runs])
+        described = crate(study, plan["question"], entities, [read_run(run) for run in runs.values()])
         add(out, METADATA, json.dumps(described, indent=1, ensure_ascii=False).encode())
     return [*sorted(members), METADATA]
 

@@ -16,7 +16,7 @@ import torch
 from ssl_core.analysis.plots import words
 from ssl_core.as_timm import USE, network
 from ssl_core.config import ConfigError
-from ssl_core.files import atomic_json, atomic_write, outputs
+from ssl_core.files import atomic_json, atomic_write, outputs, root
 from ssl_core.runs import damage, read_run
 from ssl_core.table import read_plan, read_results
 
@@ -60,15 +60,15 @@ def layouts(study):
 
 def finished_jobs(study):
     """The sound runs of a study's plan, and those that are not, by what is wrong with them."""
-    jobs, left, home = [], {}, outputs() / study / "runs"
+    jobs, left = [], {}
     for job in read_plan(study)["jobs"]:
-        folder, needs = home / job["stage"] / Path(job["folder"]).name, job["needs"]
+        folder, needs = root() / job["folder"], job["needs"]
         record = read_run(folder)
         wrong = "" if record.get("status") == "done" else record.get("status", "has not run")
         if wrong := wrong or damage(folder):
             left.setdefault(wrong, []).append(f"{job['stage']} {job['name']}")
             continue
-        below = home / "pretrain" / Path(needs[0]).name if needs and job["stage"] != "pretrain" else None
+        below = root() / needs[0] if needs and job["stage"] != "pretrain" else None
         seen = record if job["stage"] == "pretrain" else read_run(below) if below else {}
         jobs.append(Job(folder, record, job["arm"], job["cells"], seen.get("parameters", {}), below))
     return jobs, left
@@ -215,6 +215,8 @@ def write_network(path, job, cell, study, written, left):
     try:
         if path in written:
             raise ConfigError(f"another run has the name {path.parent.name}/{path.name}")
+        if not any(job.folder.rglob("*.safetensors")):
+            raise ConfigError("adopted, rows only: their networks are where they were trained")
         state, about = network(job.folder, job.record, cell, path.name)
     except ConfigError as error:
         what = f"{job.record['stage']} {job.record['name']}" + (f", {cell['id']}" if cell else "")

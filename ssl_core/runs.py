@@ -161,7 +161,8 @@ def open_run(stage, cfg, inputs) -> Run:
     if not run.is_done():
         unlabelled = inputs.get("unlabelled", "")
         run.record = {"name": folder.name, "stage": stage, "key": run.key, "status": "running", "reason": "",
-                      "started": now(), "parameters": portable(cfg.model_dump()), "parts": key.parts, "below": below,
+                      "started": stored.get("started") or now(),  # of the first attempt: tolerances are older or not
+                      "parameters": portable(cfg.model_dump()), "parts": key.parts, "below": below,
                       "synthetic": getattr(inputs["data"], "synthetic", ""), "images": pixels_of(inputs["data"]),
                       "n_unlabelled": "" if isinstance(unlabelled, str) else len(unlabelled),
                       "test_set": fingerprint(inputs["test"])[:12] if "test" in inputs else "",

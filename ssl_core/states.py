@@ -58,14 +58,17 @@ def _missing_cell(job):
 
 def _made_by_older_code(job):
     """The newest finished run of the same parameters and inputs, as a job, or None."""
-    for done in sorted(job.folder.parent.glob("*/done.json"), key=lambda path: -path.stat().st_mtime):
-        record = read_run(done.parent)
-        parts = record.get("parts", {})
-        if all(parts.get(name) == job.parts[name] for name in ("parameters", "inputs")):
-            other = replace(job, key=record["key"], folder=done.parent)
-            if _state(other, None)[0] == DONE:
-                return other
-    return None
+    found = (replace(job, key=folder.name.rpartition("-")[2], folder=folder)
+             for folder in alike(job.folder.parent, job.parts["parameters"], job.parts["inputs"]))
+    return next((other for other in found if _state(other, None)[0] == DONE), None)
+
+
+def alike(place, parameters, inputs):
+    """Folders below `place` of finished runs of these parts of a key, whatever code made them, the newest first."""
+    for done in sorted(place.glob("*/done.json"), key=lambda path: -path.stat().st_mtime):
+        parts = read_run(done.parent).get("parts", {})
+        if (parts.get("parameters"), parts.get("inputs")) == (parameters, inputs):
+            yield done.parent
 
 
 def difference(job) -> str:

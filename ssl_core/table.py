@@ -1,11 +1,12 @@
 """The tidy table: one row per number, the same columns everywhere, equal bytes for equal content, no times."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ssl_core.files import outputs
+from ssl_core.files import outputs, root
 
 COLUMNS = """study pretrain_dataset dataset synthetic split_kind twin ratio order_seed draw_seed n_unlabelled
     arm method variant encoder init epochs seed stage protocol label_pool budget budget_seed n_labelled test_set part
@@ -57,9 +58,19 @@ def read_results(study) -> pd.DataFrame:
 
 
 def read_plan(study) -> dict:
-    """outputs/<study>/plan.json: the jobs and cells of a study that was started here."""
+    """outputs/<study>/plan.json: the jobs and cells of a study that was started here.
+
+    Folders of jobs are those that it names; where they are gone, as after an archive was opened, those of the same name
+    below outputs/<study>/.
+    """
     path = outputs() / study / "plan.json"
     if not path.exists():
         raise FileNotFoundError(f"study {study!r} has not run here: python3 start.py report runs the quick one, "
                                 "python -m ssl_core run STUDY.yaml any other")
-    return json.loads(path.read_text(encoding="utf-8"))
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    own = {job["folder"]: path.parent / "runs" / job["stage"] / Path(job["folder"]).name for job in plan["jobs"]}
+    moved = {named: here.as_posix() for named, here in own.items() if here.exists() and not (root() / named).exists()}
+    for job in plan["jobs"]:
+        job["folder"] = moved.get(job["folder"], job["folder"])
+        job["needs"] = [moved.get(need, need) for need in job["needs"]]
+    return plan

@@ -1,7 +1,9 @@
 """Finished cells that git keeps: written without networks, counted as done where keys agree, and never changed."""
 
 import json
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +13,16 @@ from toy_project import edit, make_project
 from ssl_core import keys
 from ssl_core.adopt import WHY, adopt, chosen, write_cells
 from ssl_core.analysis.contrasts import predictions
+from ssl_core.archive import pack, unpack
 from ssl_core.config import ConfigError
 from ssl_core.engine import tidy
+from ssl_core.export import export
 from ssl_core.files import atomic_json, atomic_write, outputs
 from ssl_core.runs import collect
 from ssl_core.states import TO_RUN
-from ssl_core.table import read_text
+from ssl_core.table import read_plan, read_text
+
+ROOT = Path(__file__).parents[1]
 
 ARMS = [{"name": "simclr", "method": "simclr"}, {"name": "mae", "method": "mae", "epochs": 1}]
 CHANGES = {"arms": ARMS, "floors": ["majority"], "splits": {"kind": "long_tail", "ratios": [10]},
@@ -49,9 +55,9 @@ def content(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def adopted(folder, **changes):
-    made = planned(**CHANGES | changes)
-    return made, adopt(made, folder)
+def adopted(folder, older_code=False, **changes):
+    made = planned(older_code, **CHANGES | changes)
+    return made, adopt(made, folder, older_code)
 
 
 def states(made):
@@ -94,6 +100,37 @@ def test_another_key_is_named_with_its_reason_and_runs(kept):
     assert not made.to_run and content(kept) == before and len(collect(made.jobs)) == 5
     edit(kept.parent / "ssl_core" / "methods" / "mae.py", "MAE = 1", "MAE = 2")
     assert "1 not: methods/mae.py changed" in adopted(kept)[1]
+
+
+def test_what_older_code_made_is_adopted_when_accepted_and_marked(kept):
+    edit(kept.parent / "ssl_core" / "methods" / "mae.py", "MAE = 1", "MAE = 2")
+    assert adopted(kept)[1].startswith("4 of 7 jobs adopted from kept; ")
+    made, line = adopted(kept, older_code=True)
+    assert not made.to_run and line == "7 of 7 jobs adopted from kept, 3 made by older code"
+    rows = collect(made.jobs)
+    assert set(rows.status[rows.arm == "mae"]) == {"older code"} and "adopted" in set(rows.status)
+    assert set(rows.key) <= {job.key for job in made.jobs} and set(rows.key) == set(read_text(kept / "results.csv").key)
+    changed = [CHANGES["arms"][0], CHANGES["arms"][1] | {"lr": 0.5}]
+    assert len(adopted(kept, older_code=True, arms=changed)[0].to_run) == 3  # other parameters are no older code
+
+
+def test_exports_hold_the_rows_and_records_of_what_was_adopted_and_open_elsewhere(kept, monkeypatch):
+    made, _ = adopted(kept)
+    atomic_json(outputs() / "toy" / "plan.json", made.as_dict())
+    atomic_write(outputs() / "toy" / "results.csv", collect(made.jobs).to_csv(index=False, lineterminator="\n"))
+    shutil.copy(ROOT / "CITATION.cff", kept.parent)
+    assert export("toy", kept.parent / "tree", "a")[0] == []
+    assert "Left out, adopted, rows only: " in (kept.parent / "tree" / "README.txt").read_text()
+    names = pack("toy", kept.parent / "toy.zip")
+    for job in made.jobs:
+        place = f"runs/{job.stage}/{job.folder.name}"
+        assert {f"{place}/run.json"} | {f"{place}/cells/{cell.id}.csv" for cell in job.cells} <= set(names)
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(kept.parent / "elsewhere"))
+    kept.rename(kept.parent / "moved")
+    assert unpack(kept.parent / "toy.zip") == "toy"
+    plan = read_plan("toy")
+    assert all((outputs() / "toy" / "runs") in Path(job["folder"]).parents for job in plan["jobs"])
+    assert {need for job in plan["jobs"] for need in job["needs"]} <= {job["folder"] for job in plan["jobs"]}
 
 
 def test_a_cell_that_is_not_adopted_makes_its_pretraining_run_again(kept):

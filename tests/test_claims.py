@@ -1,5 +1,6 @@
 """Claims are well formed and ask what a study can answer; verdicts are right on planted effects and never unearned."""
 
+import json
 import os
 import subprocess
 
@@ -169,8 +170,8 @@ def test_git_says_when_what_decides_was_committed(repository):
 
 
 def made_study(folder, dataset="made", started="2026-02-01T00:00:00+00:00", steps=(10, 10), falls=False, gain=0.05):
-    """results.csv, run.json and history.csv of two arms on three splits."""
-    tables = []
+    """results.csv, plan.json, run.json and history.csv of two arms on three splits."""
+    tables, jobs = [], []
     for arm, (value, n) in enumerate(zip((0.6 + gain, 0.6), steps)):
         for draw in range(3):
             name, key = "ab"[arm], f"{arm}{draw}"
@@ -178,8 +179,10 @@ def made_study(folder, dataset="made", started="2026-02-01T00:00:00+00:00", step
             atomic_json(below / "run.json", {"started": started, "parameters": {"steps": n, "batch": 8}})
             loss = np.linspace(5, 1, 20) if falls else 1 + 4 * np.exp(-np.arange(20.0))
             pd.DataFrame({"step": np.arange(20), "loss": loss}).to_csv(below / "history.csv", index=False)
-            atomic_json(folder / "made" / "runs" / "probe" / f"{name}-{key}" / "run.json",
-                        {"started": started, "parameters": {"run": str(below)}})
+            probe = folder / "made" / "runs" / "probe" / f"{name}-{key}"
+            atomic_json(probe / "run.json", {"started": started})
+            jobs += [{"key": f"p{key}", "stage": "pretrain", "folder": str(below), "needs": []},
+                     {"key": key, "stage": "probe", "folder": str(probe), "needs": [str(below)]}]
             row = {"study": "made", "dataset": dataset, "pretrain_dataset": dataset, "synthetic": False, "arm": name,
                    "twin": "none", "draw_seed": draw, "order_seed": draw, "seed": 0, "budget_seed": 0, "budget": 1,
                    "protocol": "linear", "stage": "probe", "status": "done", "key": key}
@@ -188,6 +191,7 @@ def made_study(folder, dataset="made", started="2026-02-01T00:00:00+00:00", step
                                      "part": "test", "value": value + 0.01 * draw * (1 - arm), "low": value - 0.002,
                                      "high": value + 0.002}], row), encoding="utf-8")
             tables.append(read_text(path))
+    atomic_json(folder / "made" / "plan.json", {"study": "made", "jobs": jobs})
     arrange(tables).to_csv(folder / "made" / "results.csv", index=False, lineterminator="\n")
 
 
@@ -198,6 +202,25 @@ def test_own_data_old_tolerance_control_and_equal_tuning_earn_a_verdict(reposito
     assert one.lacking == () and one.effect.effect == pytest.approx(0.06) and one.effect.n_pairs == 3
     assert verdict(claim(), [one]).verdict == "reproduced"
     assert verdict(claim(), [one]).why == "the effect is compatible with the published one"
+
+
+def test_runs_that_were_adopted_from_elsewhere_are_evidence(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    (tmp_path / "made" / "runs").rename(tmp_path / "kept")
+    path = tmp_path / "made" / "plan.json"
+    path.write_text(path.read_text().replace(str(tmp_path / "made" / "runs"), str(tmp_path / "kept")))
+    assert evidence(claim(), "made", repository)[0].lacking == ()
+
+
+def test_what_was_not_pretrained_has_no_plateau(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    path = tmp_path / "made" / "plan.json"
+    plan = json.loads(path.read_text())
+    atomic_json(path, plan | {"jobs": [job | {"needs": []} for job in plan["jobs"]]})
+    [reason] = evidence(claim(), "made", repository)[0].lacking
+    assert reason == "no positive control: nothing was pretrained whose loss could level off"
 
 
 @pytest.mark.parametrize("changes, reason", [
@@ -219,6 +242,13 @@ def test_a_baseline_outside_its_published_range_is_no_control(repository, tmp_pa
         [one] = evidence(claim(control={"arm": "b", "low": low, "high": 80}), "made", repository)
         assert len(one.lacking) == lacking
     assert one.lacking == ("no positive control: b has 60.0 % balanced_accuracy, published are 70 to 80",)
+    rows = read_text(tmp_path / "made" / "results.csv").assign(ratio="100")
+    pd.concat([rows, rows.assign(ratio="1", value="0.9")]).to_csv(tmp_path / "made" / "results.csv", index=False)
+    at = {"what": {"arm": "a", "ratio": 100}, "against": {"arm": "b", "ratio": 100}}
+    write_claims(repository, ENTRY | {"contrast": at})
+    git(repository, "commit", "-qam", "Ratio", when="2026-01-20T00:00:00+00:00")
+    [one] = evidence(claim(contrast=at, control={"arm": "b", "low": 55, "high": 65}), "made", repository)
+    assert one.lacking == ()  # of the claim's own ratio alone
 
 
 def test_the_control_is_read_on_test_images_and_has_to_be_younger_than_the_tolerance(repository, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ two budgets of one arm, pairs are formed here from results.csv; the doubt over t
 that of every side, as if what makes an image hard had nothing in common between them, or worse.
 """
 
-import json
 import re
 import subprocess
 from datetime import UTC, datetime
@@ -21,7 +20,8 @@ from ssl_core.analysis.compare import Contrast, contrast
 from ssl_core.analysis.contrasts import FAMILIES, START
 from ssl_core.data.cards import read_card
 from ssl_core.files import outputs, root
-from ssl_core.table import read_results
+from ssl_core.runs import read_run
+from ssl_core.table import read_plan, read_results
 
 DECIDE = ("data", "contrast", "metric", "group", "protocol", "budget", "says", "published", "tolerance", "control")
 SPLIT, REPEATS = ["draw_seed", "order_seed"], ["seed", "budget_seed"]
@@ -169,18 +169,17 @@ def missing(claim, study, sides, results, folder):
 
 
 def runs_of(study, keys):
-    """(records, [(record, folder) of the pretrainings below]) of runs by key; ([], []) where one is not there."""
-    records, below = [], {}
-    for key in sorted(keys):
-        path = next((outputs() / study / "runs").glob(f"*/*-{key}/run.json"), None)
-        if path is None:
-            return [], []
-        records.append(json.loads(path.read_text(encoding="utf-8")))
-        if under := records[-1]["parameters"].get("run"):
-            below[under] = root() / under
-    if not all((path / name).exists() for path in below.values() for name in ("run.json", "history.csv")):
+    """(records, [(record, folder) of the pretrainings below]) of runs by key, wherever the study's plan says that they
+    are; ([], []) where one is not there."""
+    try:
+        jobs = [job for job in read_plan(study)["jobs"] if job["key"] in keys]
+    except FileNotFoundError:
         return [], []
-    return records, [(json.loads((path / "run.json").read_text(encoding="utf-8")), path) for path in below.values()]
+    records = [read_run(root() / job["folder"]) for job in jobs]
+    below = [root() / folder for folder in sorted({need for job in jobs for need in job["needs"]})]
+    trained = [(read_run(folder), folder) for folder in below if (folder / "history.csv").exists()]
+    whole = len(jobs) == len(keys) and len(trained) == len(below) and all(records) and all(run for run, _ in trained)
+    return (records, trained) if whole else ([], [])
 
 
 def too_young(claim, first_start, folder=None):
@@ -199,13 +198,16 @@ def control_rows(claim, results):
         return None
     of = claim.control
     asked = claim.model_copy(update={"metric": of.metric, "group": of.group})
-    return select(asked, results[results.part == "test"], Side(arm=of.arm))
+    return select(asked, results[results.part == "test"], Side(arm=of.arm, ratio=claim.contrast.what.ratio))
 
 
 def uncontrolled(claim, groups, control):
     """Why the positive control does not hold, or "". groups: (records, pretrainings) of each side; control: rows."""
     if control is None:
-        falling = sorted({path.name for _, below in groups for _, path in below if not on_plateau(path)})
+        trained = sorted({path for _, below in groups for _, path in below})
+        if not trained:
+            return "no positive control: nothing was pretrained whose loss could level off"
+        falling = [path.name for path in trained if not on_plateau(path)]
         return f"no positive control: the loss of {falling[0]} was still falling at its end" if falling else ""
     of = claim.control
     if not len(control):
