@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 
 import pytest
 
@@ -29,3 +30,17 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
+
+
+@pytest.fixture
+def toy_tree(tmp_path, monkeypatch):
+    """The folder of a toy project that is planned and executed in this process: its root, whose code makes the keys."""
+    from toy_project import make_project  # after the environment above is set
+
+    from ssl_core import keys
+
+    make_project(tmp_path)
+    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
+    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "ssl_core")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    return tmp_path

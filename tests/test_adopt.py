@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_plan import execute, planned, run
-from toy_project import edit, make_project
+from toy_project import edit
 
-from ssl_core import keys
 from ssl_core.adopt import WHY, adopt, chosen, write_cells
 from ssl_core.analysis.contrasts import predictions
 from ssl_core.archive import pack, unpack
@@ -30,25 +28,16 @@ CHANGES = {"arms": ARMS, "floors": ["majority"], "splits": {"kind": "long_tail",
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    make_project(tmp_path)
-    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "ssl_core")
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    return tmp_path
-
-
-@pytest.fixture
-def kept(project):
+def kept(toy_tree):
     """A folder of the finished cells of a study, whose own outputs are gone."""
-    run(project, **CHANGES)
+    run(toy_tree, **CHANGES)
     made = planned(**CHANGES)
     atomic_json(outputs() / "toy" / "plan.json", made.as_dict())
     atomic_write(outputs() / "toy" / "results.csv", collect(made.jobs).to_csv(index=False, lineterminator="\n"))
     atomic_write(outputs() / "toy" / "summary.csv", "effect\n1\n")
-    assert write_cells("toy", project / "kept") == (7, 5)
-    (project / "outputs").rename(project / "former")
-    return project / "kept"
+    assert write_cells("toy", toy_tree / "kept") == (7, 5)
+    (toy_tree / "outputs").rename(toy_tree / "former")
+    return toy_tree / "kept"
 
 
 def content(folder):
@@ -184,9 +173,9 @@ def test_cells_are_added_to_those_that_were_adopted(kept):
     assert not (kept / "summary.csv").exists()  # the comparison has not seen the new cells
 
 
-def test_a_folder_without_cells_is_refused(project):
+def test_a_folder_without_cells_is_refused(toy_tree):
     with pytest.raises(ConfigError, match="--adopt empty: no runs/ in it"):
-        adopt(planned(), project / "empty")
+        adopt(planned(), toy_tree / "empty")
 
 
 def test_the_chosen_classes_give_what_scores_give(tmp_path):

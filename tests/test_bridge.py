@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 from made_study import IMBALANCED, MadeStudy
-from toy_project import make_project
 
-from ssl_core import keys
 from ssl_core.analysis import attribution, contrasts
 from ssl_core.analysis.claims import load_claims
 from ssl_core.config import ConfigError
@@ -83,10 +81,7 @@ def test_a_chain_names_arms_and_protocols_that_are_there():
             Study(**TOY, chain=["first", link])
 
 
-def test_a_chain_is_part_of_the_plan_but_of_no_key(tmp_path, monkeypatch):
-    make_project(tmp_path)
-    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "ssl_core")
+def test_a_chain_is_part_of_the_plan_but_of_no_key(toy_tree):
     without, chained = (make_plan(Study(**TOY, **more)) for more in ({}, {"chain": ["first", "second"]}))
     assert [job.key for job in without.jobs] == [job.key for job in chained.jobs]
     assert chained.as_dict()["chain"] == ["first", "second"] and without.as_dict()["chain"] == []

@@ -1,12 +1,10 @@
 """What a study multiplies out to, and that exactly what depends on a change is to run again."""
 
-import time
-
 import numpy as np
 import pytest
-from toy_project import edit, make_project
+from toy_project import edit
 
-from ssl_core import keys, nb, plan
+from ssl_core import nb, plan
 from ssl_core.config import ConfigError
 from ssl_core.files import atomic_json, atomic_write
 from ssl_core.runs import collect, read_run
@@ -19,15 +17,6 @@ STUDY = {
     "arms": [{"name": "simclr", "method": "simclr"}, {"name": "mae", "method": "mae", "ratios": [10], "epochs": 1}],
     "evaluate": {"protocols": ["linear", "knn"], "budgets": [0.5, 1.0]}, "floors": ["majority", "random", "supervised"],
 }
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    make_project(tmp_path)
-    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "ssl_core")
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    return tmp_path
 
 
 def study(**changes):
@@ -72,7 +61,7 @@ def why(made, name):
     return next(job.why for job in made.jobs if f"{job.stage}/{job.name}" == name)
 
 
-def test_arms_times_splits_times_seeds_and_nothing_else(project):
+def test_arms_times_splits_times_seeds_and_nothing_else(toy_tree):
     made = planned(seeds=[0, 1])
     count = {stage: sum(job.stage == stage for job in made.jobs) for stage in plan.NOTEBOOKS}
     # simclr: ratio 1, 10 and the twin of 10; mae: 10 and its twin; 2 draws, 2 seeds
@@ -88,7 +77,20 @@ def test_arms_times_splits_times_seeds_and_nothing_else(project):
     assert all(positions[need.folder] < positions[job.folder] for job in made.jobs for need in job.needs)
 
 
-def test_what_a_study_gives_reaches_the_job_and_the_rest_is_the_notebook_s(project):
+def test_one_draw_is_made_after_another_and_what_a_number_stands_beside_before_it(toy_tree):
+    turns = {}
+    for job in planned().jobs:
+        turns.setdefault(job.priority, set()).add(f"{job.stage}/{job.name}")
+    balanced = {"simclr-toy-lt1", "simclr-toy-lt10.same_n", "mae-toy-lt10.same_n"}
+    others = {"simclr-toy-lt10", "mae-toy-lt10"}
+    assert [turns[priority] for priority in sorted(turns, reverse=True)] == [turn for i in (0, 1) for turn in (
+        {f"probe/floors-toy-d{i}-s0", f"finetune/supervised-toy-d{i}-s0"},
+        {f"pretrain/{name}-d{i}o{i}-s0" for name in balanced | others},
+        {f"probe/{name}-d{i}o{i}-s0" for name in balanced},
+        {f"probe/{name}-d{i}o{i}-s0" for name in others})]
+
+
+def test_what_a_study_gives_reaches_the_job_and_the_rest_is_the_notebook_s(toy_tree):
     made = planned(evaluate=STUDY["evaluate"] | {"protocols": ["finetune", "linear"], "finetune": {"lr": 0.02}})
     job = {f"{job.stage}/{job.name}": job for job in made.jobs}
     assert job["pretrain/mae-toy-lt10-d1o1-s0"].params == {
@@ -98,13 +100,13 @@ def test_what_a_study_gives_reaches_the_job_and_the_rest_is_the_notebook_s(proje
     assert job["probe/mae-toy-lt10-d0o0-s0"].cfg.run == plan.shown(job["pretrain/mae-toy-lt10-d0o0-s0"].folder)
 
 
-def test_an_arm_may_start_from_given_weights(project):
+def test_an_arm_may_start_from_given_weights(toy_tree):
     arm = {"name": "a", "method": "simclr", "init": "resnet10t=w.pth", "stem": "default"}
     with pytest.raises(ConfigError, match="arms.a: init: there is no file w.pth"):
         planned(arms=[arm])
-    (project / "w.pth").write_text("weights")
+    (toy_tree / "w.pth").write_text("weights")
     one = {job.key for job in planned(arms=[arm]).jobs if job.stage == "pretrain"}
-    (project / "w.pth").write_text("other weights")
+    (toy_tree / "w.pth").write_text("other weights")
     assert not one & {job.key for job in planned(arms=[arm]).jobs if job.stage == "pretrain"}
     assert {job.cfg.init for job in planned(arms=[arm | {"init": "imagenet"}]).jobs
             if job.stage == "pretrain"} == {"imagenet"}
@@ -112,7 +114,7 @@ def test_an_arm_may_start_from_given_weights(project):
         planned(arms=[arm | {"init": "imagenet", "stem": "cifar"}])
 
 
-def test_supervised_floors_differ_by_what_they_do_about_uneven_classes(project):
+def test_supervised_floors_differ_by_what_they_do_about_uneven_classes(toy_tree):
     floors = ["supervised", "supervised_weighted", "supervised_sampled", "supervised_adjusted"]
     made = planned(floors=floors, evaluate={"class_weight": "balanced", "budgets": [1.0], "protocols": ["finetune"],
                                             "finetune": {"sampling": "balanced", "class_weight": "none", "lr": 0.02}})
@@ -124,7 +126,7 @@ def test_supervised_floors_differ_by_what_they_do_about_uneven_classes(project):
         ({"logit_adjustment": 1.0}, 0.02, "supervised_adjusted")]
 
 
-def test_the_imbalanced_floor_has_all_labels_of_each_split_and_moves_no_other_key(project):
+def test_the_imbalanced_floor_has_all_labels_of_each_split_and_moves_no_other_key(toy_tree):
     cut = {"splits": STUDY["splits"] | {"draw_seeds": [0]}, "arms": STUDY["arms"][:1]}
     plain, made = planned(**cut), planned(**cut, floors=[*STUDY["floors"], "supervised_imbalanced"])
     new = [job for job in made.jobs if job.cfg.arm == "supervised_imbalanced"]
@@ -140,11 +142,11 @@ def test_the_imbalanced_floor_has_all_labels_of_each_split_and_moves_no_other_ke
                 floors=["supervised", "supervised_imbalanced"])
 
 
-def test_balanced_sampling_of_a_multilabel_set_is_refused_before_anything_runs(project):
-    with np.load(project / "params" / "data" / "toy.npz") as arrays:
+def test_balanced_sampling_of_a_multilabel_set_is_refused_before_anything_runs(toy_tree):
+    with np.load(toy_tree / "params" / "data" / "toy.npz") as arrays:
         some = {name: np.stack([v % 2, v // 2], 1) if "labels" in name else v for name, v in arrays.items()}
-    np.savez(project / "params" / "data" / "toy.npz", **some)
-    edit(project / "params" / "data" / "toy.yaml", "['0', '1', '2', '3']", "['a', 'b']\ntask: multilabel")
+    np.savez(toy_tree / "params" / "data" / "toy.npz", **some)
+    edit(toy_tree / "params" / "data" / "toy.yaml", "['0', '1', '2', '3']", "['a', 'b']\ntask: multilabel")
     natural = {"splits": {"kind": "natural"}, "arms": STUDY["arms"][:1],
                "data": {"dataset": "toy", "label_pool": "natural"}}
     assert planned(floors=["supervised_adjusted"], **natural).jobs
@@ -152,7 +154,7 @@ def test_balanced_sampling_of_a_multilabel_set_is_refused_before_anything_runs(p
         planned(floors=["supervised_sampled"], **natural)
 
 
-def test_an_arm_may_start_from_another(project):
+def test_an_arm_may_start_from_another(toy_tree):
     arms = [{"name": "two", "method": "mae", "init": "one", "steps": 3}, {"name": "one", "method": "simclr"}]
     jobs = {job.name: job for job in planned(arms=arms).jobs if job.stage == "pretrain"}
     two, one = jobs["two-toy-lt10-d0o0-s0"], jobs["one-toy-lt10-d0o0-s0"]
@@ -171,20 +173,20 @@ def test_an_arm_may_start_from_another(project):
     ({"splits": STUDY["splits"] | {"n_max": 999}}, "arms.simclr: .*999 images"),
     ({"arms": [{"name": "a", "method": "mae"}, {"name": "b", "method": "mae"}]}, "arms a and b are the same"),
 ])
-def test_what_cannot_be_planned_is_said_in_one_line(project, changes, message):
+def test_what_cannot_be_planned_is_said_in_one_line(toy_tree, changes, message):
     with pytest.raises(ConfigError, match=message) as error:
         planned(**changes)
     assert "\n" not in str(error.value)
 
 
-def test_everything_runs_once(project):
-    assert len(run(project)) == 10 + 2 * 6 + 10 * 4 + 2 * 2
-    assert run(project) == []
+def test_everything_runs_once(toy_tree):
+    assert len(run(toy_tree)) == 10 + 2 * 6 + 10 * 4 + 2 * 2
+    assert run(toy_tree) == []
 
 
-def test_an_edited_constant_reruns_the_jobs_of_its_method(project):
-    run(project)
-    edit(project / "ssl_core" / "methods" / "simclr.py", "0.5", "0.1")
+def test_an_edited_constant_reruns_the_jobs_of_its_method(toy_tree):
+    run(toy_tree)
+    edit(toy_tree / "ssl_core" / "methods" / "simclr.py", "0.5", "0.1")
     made = planned()
     assert to_run(made) == {name for name in states(made) if "/simclr-" in name}
     assert why(made, "pretrain/simclr-toy-lt10-d0o0-s0") == "methods/simclr.py changed"
@@ -193,13 +195,13 @@ def test_an_edited_constant_reruns_the_jobs_of_its_method(project):
     older = [job for job in planned(older_code=True).jobs if job.older]
     assert {job.name.split("-")[0] for job in older} == {"simclr"} and len(older) == 12
     assert set(collect(planned(older_code=True).jobs).status) == {"done", "older code"}
-    assert len(run(project)) == 6 + 6 * 4
+    assert len(run(toy_tree)) == 6 + 6 * 4
 
 
-def test_probes_of_older_encoders_rest_on_them(project):
-    run(project)
-    edit(project / "ssl_core" / "methods" / "simclr.py", "0.5", "0.1")
-    edit(project / "ssl_core" / "evaluate" / "probe.py", "V = 1", "V = 2")
+def test_probes_of_older_encoders_rest_on_them(toy_tree):
+    run(toy_tree)
+    edit(toy_tree / "ssl_core" / "methods" / "simclr.py", "0.5", "0.1")
+    edit(toy_tree / "ssl_core" / "evaluate" / "probe.py", "V = 1", "V = 2")
     made = planned(older_code=True, evaluate=STUDY["evaluate"] | {"budgets": [0.5, 1.0, 0.25]})
     probe = next(job for job in made.jobs if job.stage == "probe" and job.name.startswith("simclr-"))
     assert probe.state == TO_RUN and probe.needs[0].older and plan.shown(probe.needs[0].folder) == probe.cfg.run
@@ -209,23 +211,23 @@ def test_probes_of_older_encoders_rest_on_them(project):
     ("ssl_core/analysis/plots.py", "P = 1", "P = 2"),
     ("notebooks/10_pretrain.ipynb", "# 10_pretrain", "# Pretraining"),
 ])
-def test_an_edited_figure_or_text_remakes_reports_and_no_result(project, path, old, new):
-    run(project)
-    edit(project / path, old, new)
+def test_an_edited_figure_or_text_remakes_reports_and_no_result(toy_tree, path, old, new):
+    run(toy_tree)
+    edit(toy_tree / path, old, new)
     hit = {name for name, state in states(planned()).items() if state == STALE}
     assert to_run(planned()) == set()
     assert hit == {name for name in states(planned()) if "plots" in path or name.startswith("pretrain")}
-    assert run(project) == []
+    assert run(toy_tree) == []
 
 
-def test_a_comment_changes_nothing(project):
-    run(project)
-    edit(project / "ssl_core" / "train.py", "T = 1", '"""The loop."""\nT = 1  # one')
+def test_a_comment_changes_nothing(toy_tree):
+    run(toy_tree)
+    edit(toy_tree / "ssl_core" / "train.py", "T = 1", '"""The loop."""\nT = 1  # one')
     assert planned().to_run == []
 
 
-def test_a_changed_parameter_reruns_its_arm(project):
-    run(project)
+def test_a_changed_parameter_reruns_its_arm(toy_tree):
+    run(toy_tree)
     arms = [STUDY["arms"][0], STUDY["arms"][1] | {"lr": 0.01}]
     made = planned(arms=arms)
     assert to_run(made) == {name for name in states(made) if "/mae-" in name}
@@ -233,57 +235,57 @@ def test_a_changed_parameter_reruns_its_arm(project):
     assert why(made, "probe/mae-toy-lt10-d0o0-s0") == "rests on mae-toy-lt10-d0o0-s0, which runs"
 
 
-def test_an_added_budget_computes_its_cells_alone(project):
-    run(project)
+def test_an_added_budget_computes_its_cells_alone(toy_tree):
+    run(toy_tree)
     changes = {"evaluate": STUDY["evaluate"] | {"budgets": [0.5, 1.0, 0.25]}}
     made = planned(**changes)
     assert to_run(made) == {name for name in states(made) if not name.startswith("pretrain")}
     assert why(made, "probe/mae-toy-lt10-d0o0-s0") == "budget 0.25 added"
     assert made.cells_there == 56 and made.cells_in_all == 84
-    computed = run(project, **changes)
+    computed = run(toy_tree, **changes)
     assert len(computed) == 28 and all("-b0.25-" in cell for cell in computed)
     assert planned().to_run == []
 
 
-def test_a_deleted_file_is_made_again_with_what_rests_on_it(project):
-    run(project)
+def test_a_deleted_file_is_made_again_with_what_rests_on_it(toy_tree):
+    run(toy_tree)
     job = next(job for job in planned().jobs if job.name == "simclr-toy-lt10-d0o0-s0")
     (job.folder / "encoder.safetensors").unlink()
     made = planned()
     assert to_run(made) == {"pretrain/simclr-toy-lt10-d0o0-s0", "probe/simclr-toy-lt10-d0o0-s0"}
     assert why(made, "pretrain/simclr-toy-lt10-d0o0-s0") == "encoder.safetensors missing"
     assert why(made, "probe/simclr-toy-lt10-d0o0-s0") == "rests on simclr-toy-lt10-d0o0-s0, which runs again"
-    assert run(project) == [job.folder.name]  # the same bits again: no cell is void
+    assert run(toy_tree) == [job.folder.name]  # the same bits again: no cell is void
 
     (job.folder / "encoder.safetensors").unlink()
-    execute(job, project)
+    execute(job, toy_tree)
     (job.folder / "encoder.safetensors").write_text("other bits, as a graphics card may leave")
     keep = read_run(job.folder)
-    execute(job, project)
+    execute(job, toy_tree)
     assert read_run(job.folder)["files"] == keep["files"]  # a bent file is not taken for the result
 
 
-def test_an_encoder_with_other_bits_voids_the_cells_on_it(project):
-    run(project)
-    edit(project / "notebooks" / "10_pretrain.ipynb", "{cfg.ratio}", "{cfg.ratio} other bits")  # text is in no key
+def test_an_encoder_with_other_bits_voids_the_cells_on_it(toy_tree):
+    run(toy_tree)
+    edit(toy_tree / "notebooks" / "10_pretrain.ipynb", "{cfg.ratio}", "{cfg.ratio} other bits")  # text is in no key
     job = next(job for job in planned().jobs if job.name == "simclr-toy-lt10-d0o0-s0")
     (job.folder / "encoder.safetensors").unlink()
-    computed = run(project)
+    computed = run(toy_tree)
     assert len(computed) == 1 + 4 and all(name.startswith("simclr-toy-lt10-d0o0-s0") for name in computed)
 
 
-def test_a_deleted_cell_or_report_is_made_again_alone(project):
-    run(project)
+def test_a_deleted_cell_or_report_is_made_again_alone(toy_tree):
+    run(toy_tree)
     job = next(job for job in planned().jobs if job.stage == "probe" and job.name.startswith("mae"))
     (job.folder / "cells" / "knn-b1-s0.csv").unlink()
     assert [job.why for job in planned().to_run] == ["cells/knn-b1-s0.csv missing"] and planned().cells_there == 55
-    assert run(project) == [f"{job.folder.name}/knn-b1-s0"]
+    assert run(toy_tree) == [f"{job.folder.name}/knn-b1-s0"]
     (job.folder / "report.ipynb").unlink()
     assert [(job.state, job.why) for job in planned().to_run] == [(STALE, "report.ipynb missing")]
-    assert run(project) == []
+    assert run(toy_tree) == []
 
 
-def test_a_run_that_ended_early_says_how(project):
+def test_a_run_that_ended_early_says_how(toy_tree):
     job = planned().jobs[0]
     atomic_json(job.folder / "run.json", {"status": "failed", "reason": "no room"})
     assert planned().jobs[0].why == "failed: no room"
@@ -292,9 +294,9 @@ def test_a_run_that_ended_early_says_how(project):
     assert planned().jobs[0].state == TO_RUN and DONE not in states(planned()).values()
 
 
-def test_another_data_set_may_evaluate(project):
-    toy = (project / "params" / "data" / "toy.yaml").read_text()
-    (project / "params" / "data" / "other.yaml").write_text(toy)
+def test_another_data_set_may_evaluate(toy_tree):
+    toy = (toy_tree / "params" / "data" / "toy.yaml").read_text()
+    (toy_tree / "params" / "data" / "other.yaml").write_text(toy)
     made = planned(data={"dataset": "toy", "evaluate_on": "other"})
     probe = next(job for job in made.jobs if job.stage == "probe")
     assert (probe.cfg.dataset, probe.needs[0].cfg.dataset, probe.cfg.split_kind) == ("other", "toy", "natural")

@@ -13,9 +13,9 @@ import torch
 import yaml
 from timm.optim import Lars, create_optimizer_v2
 from toy_configs import pretrain
-from toy_project import edit, make_project
+from toy_project import edit
 
-from ssl_core import keys, plan, presets
+from ssl_core import plan, presets
 from ssl_core.augment import RECIPES, Augment
 from ssl_core.cli import main
 from ssl_core.config import ConfigError, PretrainConfig
@@ -65,15 +65,12 @@ every_preset = pytest.mark.parametrize("p", ALL, ids=lambda p: f"{p.file}/{p.nam
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(toy_tree):
     """A toy project whose presets are FILE, as params/presets/simclr.yaml."""
-    make_project(tmp_path)
-    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "ssl_core")
-    with open(tmp_path / "ssl_core" / "methods" / "__init__.py", "a") as registry:
+    with open(toy_tree / "ssl_core" / "methods" / "__init__.py", "a") as registry:
         registry.write("WRAPPERS = {'add': MAE, 'more': MAE}\n")
-    write(tmp_path, FILE)
-    return tmp_path
+    write(toy_tree, FILE)
+    return toy_tree
 
 
 def write(project, text, name="simclr"):
