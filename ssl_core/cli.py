@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import shlex
 import sys
 
 
@@ -114,6 +113,7 @@ def run(arguments):
         from ssl_core.engine import run_study
 
         return run_study(study, arguments.jobs, arguments.accept_older_code, arguments.options, arguments.adopt)
+    from ssl_core.dry_run import measured_table, papermill_command, plan_table, unfit
     from ssl_core.engine import planned
 
     plan, line = planned(study, arguments.accept_older_code, arguments.adopt)
@@ -128,84 +128,6 @@ def run(arguments):
             print(papermill_command(job))
     if arguments.measure:
         print(measured_table(plan))
-
-
-def unfit(plan) -> list:
-    """What is to be said of pretrainings that are to run; ConfigError where one cannot be put together."""
-    if not any(job.stage == "pretrain" for job in plan.to_run):
-        return []  # spares the seconds that torch takes to import
-    from ssl_core.measure import refuse_unfit
-
-    return refuse_unfit(plan)
-
-
-def plan_table(plan, at_once) -> str:
-    """The plan by stage: jobs, cells, what is to run, hours of work and GB on disk."""
-    import pandas as pd
-
-    from ssl_core.cost import cost, former_runs
-    from ssl_core.states import STALE, TO_RUN
-
-    former, rows = former_runs(), []
-    for stage in dict.fromkeys(job.stage for job in plan.jobs):
-        jobs = [job for job in plan.jobs if job.stage == stage]
-        costs = [cost(job, former) for job in jobs if job.state == TO_RUN]
-        seconds, sizes = [c.seconds for c in costs], [c.n_bytes for c in costs]
-        rows.append({"stage": stage, "jobs": len(jobs), "to run": len(costs),
-                     "only report": sum(job.state == STALE for job in jobs),
-                     "cells": sum(len(job.cells) for job in jobs),
-                     "cells there": sum(len(job.cells) - len(job.missing) for job in jobs),
-                     "hours": "?" if None in seconds else f"{sum(seconds) / 3600:.2f}",
-                     "GB": "?" if None in sizes else f"{sum(sizes) / 1e9:.2f}"})
-    lines = [f"{plan.study.name}: {plan.study.question}", pd.DataFrame(rows).to_string(index=False),
-             f"{plan.cells_there} of {plan.cells_in_all} cells there"]
-    hours = [row["hours"] for row in rows]
-    if "?" in hours:
-        lines.append("hours marked ? are not known: nothing alike has run here; --measure tries ten steps "
-                     "of each pretraining")
-    else:
-        lines.append(f"about {sum(map(float, hours)) / at_once:.2f} hours with {at_once} jobs at once")
-    return "\n".join(lines)
-
-
-def papermill_command(job) -> str:
-    """What makes the same run by hand, from the project's folder."""
-    import yaml
-
-    from ssl_core.plan import notebook_of, shown
-
-    words = ["papermill", shown(notebook_of(job.stage)), "out.ipynb"]
-    for name, value in job.params.items():
-        if isinstance(value, (dict, list)):  # as YAML writes it: 1.0e-05, which it also reads as a number
-            words += ["-y", yaml.safe_dump({name: value}, default_flow_style=True, width=10**6).strip()]
-        else:
-            words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-    return shlex.join(words)
-
-
-def measured_table(plan) -> str:
-    """Ten steps of each distinct pretraining configuration on this machine, and what they mean for the plan."""
-    import pandas as pd
-
-    from ssl_core.cost import alike, work
-    from ssl_core.data import load
-    from ssl_core.data.pools import pools
-    from ssl_core.measure import measure
-
-    rows = {}
-    for job in plan.jobs:
-        if job.stage == "pretrain":
-            cfg = job.cfg
-            same = alike("pretrain", cfg.model_dump() | {"precision": (cfg.precision, cfg.batch)})
-            if same not in rows:
-                data = load(cfg.dataset, cfg.image_size)
-                found = measure(cfg, data.images[pools(data, **cfg.pool_arguments()).unlabelled])
-                rows[same] = {"first arm": cfg.arm, "jobs": 0, "hours": 0.0, **found}
-            row, batch = rows[same], min(cfg.batch, job.n_unlabelled)
-            row["jobs"] += 1
-            steps = work("pretrain", cfg.model_dump(), job.n_unlabelled, 0) / batch
-            row["hours"] += steps * row["seconds_per_step"] / 3600
-    return pd.DataFrame(list(rows.values())).to_string(index=False, float_format="%.3g")
 
 
 def new(arguments):
@@ -225,7 +147,7 @@ def plan(arguments):
 
     if not arguments.detect > 0:
         raise ConfigError(f"--detect {arguments.detect:g}: give percentage points above 0")
-    study = study_name(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else arguments.study
+    study = study_name(arguments.study)
     with in_one_line():
         print(plan_text(study, arguments.detect, arguments.protocol))
 
@@ -236,28 +158,11 @@ def audit(arguments):
     Executes 42_audit into outputs/audit/DATA and prints its last table. Exit code 1: something blocking. `run` asks by
     itself for what blocks, but not for near duplicates.
     """
-    from pathlib import Path
+    from ssl_core import last_table
 
-    import nbformat
-
-    from ssl_core.config import ConfigError
-    from ssl_core.data.cards import card_path
-    from ssl_core.files import outputs, root
-    from ssl_core.nb import execute
-
-    card = card_path(arguments.name)
-    given = arguments.name if card.parent == root() / "params" / "data" else str(Path(card).resolve())
-    folder = outputs() / "audit" / card.stem
-    try:
-        execute(root() / "notebooks" / "42_audit.ipynb", folder,
-                {"data": given, "size": arguments.size, "study": arguments.scores}, report="42_audit.ipynb")
-    except RuntimeError as error:
-        raise ConfigError(str(error)) from None
-    shown = [output for cell in nbformat.read(folder / "42_audit.ipynb", as_version=4).cells
-             for output in cell.get("outputs", ()) if output.get("data")]
-    said = shown[-2].data["text/markdown"]
-    print(shown[-1].data["text/plain"], said, f"pairs and figure: {folder}", sep="\n")
-    return int("BLOCKING" in said)
+    said, blocking = last_table.audit(arguments.name, arguments.size, arguments.scores)
+    print(said)
+    return int(blocking)
 
 
 def tail(arguments):
@@ -273,27 +178,9 @@ def claims(arguments):
 
     Executes 43_claims into outputs/claims and prints its last table.
     """
-    import nbformat
+    from ssl_core import last_table
 
-    from ssl_core.analysis.claims_table import nothing_here
-    from ssl_core.analysis.evidence import studies_here
-    from ssl_core.config import ConfigError
-    from ssl_core.files import outputs, root
-    from ssl_core.nb import execute
-
-    there, folder = studies_here(), outputs() / "claims"
-    wanted = [study_name(given) if given.endswith((".yaml", ".yml")) else given for given in arguments.study]
-    if absent := sorted(set(wanted) - set(there)):
-        raise ConfigError(f"{absent[0]}: no results here; {', '.join(there) or 'no study'} has some")
-    if not there:
-        print(nothing_here())
-        return
-    try:
-        execute(root() / "notebooks" / "43_claims.ipynb", folder, {"studies": wanted}, report="43_claims.ipynb")
-    except RuntimeError as error:
-        raise ConfigError(str(error)) from None
-    print([output.text for cell in nbformat.read(folder / "43_claims.ipynb", as_version=4).cells
-           for output in cell.get("outputs", ()) if output.output_type == "stream"][-1].rstrip())
+    print(last_table.claims([study_name(given) for given in arguments.study]))
 
 
 def report(arguments):
@@ -304,9 +191,12 @@ def report(arguments):
     you trust, as notebooks hold HTML.
     """
     if arguments.study.endswith(".zip"):
-        study = opened(arguments.study)
+        from ssl_core.archive import unpack
+
+        with in_one_line():
+            study = unpack(arguments.study)
     else:
-        study = study_name(arguments.study) if arguments.study.endswith((".yaml", ".yml")) else arguments.study
+        study = study_name(arguments.study)
     if arguments.figure or arguments.paper:
         import matplotlib
 
@@ -327,16 +217,10 @@ def report(arguments):
         return 1
 
 
-def opened(file):
-    """The name of the study in an archive, which is unpacked."""
-    from ssl_core.archive import unpack
-
-    with in_one_line():
-        return unpack(file)
-
-
 def study_name(given):
-    """The name of a study that is given by its file."""
+    """The name of a study that is given by it, or by its file."""
+    if not given.endswith((".yaml", ".yml")):
+        return given
     from ssl_core.study import load_study
 
     return load_study(given).name
@@ -351,18 +235,18 @@ def export(arguments):
 
     from ssl_core.files import outputs
 
-    by_file = arguments.study.endswith((".yaml", ".yml"))
-    study = study_name(arguments.study) if by_file else arguments.study
+    study = study_name(arguments.study)
+    file = None if study == arguments.study else arguments.study
     with in_one_line():
         if arguments.archive:
             from ssl_core.archive import pack
 
-            names = pack(study, arguments.archive, arguments.study if by_file else None, arguments.weights)
+            names = pack(study, arguments.archive, file, arguments.weights)
             print(f"{len(names)} files, {'with' if arguments.weights else 'without'} networks: {arguments.archive}")
         if arguments.cells:
             from ssl_core.adopt import write_cells
 
-            added, there = write_cells(study, arguments.cells, arguments.study if by_file else None)
+            added, there = write_cells(study, arguments.cells, file)
             print(f"{added} runs added, {there} cells there: {arguments.cells}")
         if arguments.to or arguments.layout or not (arguments.archive or arguments.cells):
             from ssl_core.export import export, layouts
@@ -422,25 +306,10 @@ def device_of(arguments):
 
 def datasets(arguments):
     """The data sets that have a card, and how many images of each class each part holds."""
-    from ssl_core.data import load
-    from ssl_core.data.cards import card_names, read_card
+    from ssl_core.listings import data_sets
 
-    for name in card_names():
-        card = read_card(name)
-        print(f"{name}: {card.title or name}")
-        if card.kind == "rehearsal":
-            print(f"    written when it is first used, in the layout of {card.rehearses}; made: {card.made}")
-            continue
-        try:
-            data = load(name)
-        except (OSError, ValueError) as error:
-            print(f"    not here: {' '.join(str(error).split())}")
-            continue
-        frame = data.frame()
-        counts = frame.assign(label=frame.label.astype(str)).groupby(["label", "part"]).size().unstack(fill_value=0)
-        print(f"    {len(data):,} images {data.images.shape[1]} × {data.images.shape[2]} × {data.images.shape[3]}, "
-              f"{data.task}{', synthetic' if data.synthetic else ''}; {card.licence}")
-        print("    " + counts.to_string().replace("\n", "\n    "))
+    for line in data_sets():
+        print(line)
 
 
 def methods(arguments):
@@ -450,24 +319,9 @@ def methods(arguments):
 
         print(presets.as_markdown() if arguments.markdown else presets.as_text(presets.about(arguments.name)))
         return
-    import json
-    import textwrap
-    from inspect import signature
+    from ssl_core import listings
 
-    from ssl_core.methods import METHODS, WRAPPERS
-    from ssl_core.presets import named
-
-    for what, table in (("methods, with their method_args", METHODS),
-                        ("add-ons around a method that compares two views, for wrap", WRAPPERS)):
-        print(f"{what}:")
-        for name, cls in table.items():
-            paper = " ".join(sys.modules[cls.__module__].__doc__.split("\n\n")[0].split())
-            takes = ", ".join(f"{p.name} {json.dumps(p.default)}" for p in signature(cls).parameters.values()
-                              if p.default is not p.empty and p.name != "n")
-            for start, text in ((name, paper), ("", f"takes: {takes or 'nothing'}"), ("", f"presets: {named(name)}")):
-                print(textwrap.fill(text, 120, initial_indent=f"  {start:15}", subsequent_indent=" " * 17))
-    print("Where each constant of a preset comes from: python -m ssl_core methods NAME. How an arm uses them: "
-          "docs/studies.md")
+    print(*listings.methods(), sep="\n")
 
 
 def protocols(arguments):
@@ -500,20 +354,6 @@ def schema(arguments):
 
 def doctor(arguments):
     """What this machine has: versions, device, threads, disk, cache, a browser for the page."""
-    import os
-    import platform
-    import shutil
+    from ssl_core.listings import machine
 
-    import torch  # noqa: F401  device_name asks it
-
-    from ssl_core.files import cache, free_bytes, outputs, root, size_text
-    from ssl_core.provenance import circumstances, device_name
-
-    state, names = circumstances(), ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next(filter(None, map(shutil.which, names)), "none found")
-    lines = {"project": root(), "commit": state["git"],
-             "python": f"{platform.python_version()} on {platform.platform()}", "device": device_name("auto"),
-             "cpu threads": os.cpu_count(), "outputs": f"{outputs()}, {size_text(free_bytes(outputs()))} free",
-             "cache": f"{cache()}, {size_text(free_bytes(cache()))} free", "browser": browser, **state["packages"]}
-    for name, value in lines.items():
-        print(f"{name:14} {value}")
+    print(*machine(), sep="\n")

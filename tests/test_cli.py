@@ -10,11 +10,10 @@ from typing import get_args
 
 import pytest
 import yaml
-from toy_project import make_project
 
-from ssl_core import keys
-from ssl_core.cli import main, papermill_command
+from ssl_core.cli import main
 from ssl_core.config import Floor
+from ssl_core.dry_run import papermill_command
 from ssl_core.plan import make_plan
 from ssl_core.study import Arm, Data, Evaluate, Resources, Splits, Study, load_study
 
@@ -28,15 +27,11 @@ STUDY = {
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(toy_tree):
     """Writes a study file in a toy project; returns its path."""
-    make_project(tmp_path)
-    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "ssl_core")
-
     def write(**changes):
-        (tmp_path / "toy.yaml").write_text(yaml.safe_dump(STUDY | changes))
-        return str(tmp_path / "toy.yaml")
+        (toy_tree / "toy.yaml").write_text(yaml.safe_dump(STUDY | changes))
+        return str(toy_tree / "toy.yaml")
 
     return write
 

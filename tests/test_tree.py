@@ -18,9 +18,9 @@ MODULES = sorted((ROOT / "ssl_core").rglob("*.py"))
 # A module imports from its own layer and from those before it, never from those after it.
 LAYERS = ("files", "protocols", "split_presets", "config", "study", "presets", "table", "data", "augment_ops",
           "augment", "randaugment", "encoders", "foreign", "weights", "methods", "train", "evaluate", "keys",
-          "provenance", "load_me", "runs", "finished", "predict", "analysis", "notebook", "nb", "states", "leaks",
-          "plan", "cost", "measure", "paper_words", "paper", "report", "as_timm", "export", "archive", "adopt", "live",
-          "engine", "cli", "__main__")
+          "provenance", "load_me", "runs", "finished", "predict", "analysis", "notebook", "nb", "last_table", "states",
+          "leaks", "plan", "cost", "measure", "dry_run", "listings", "paper_words", "paper", "report", "as_timm",
+          "export", "archive", "adopt", "live", "engine", "cli", "__main__")
 
 
 def git(*arguments):
