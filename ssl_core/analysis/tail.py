@@ -1,73 +1,70 @@
-"""How uneven is a pool of images whose classes nobody knows, judged by features alone, or with some labels.
+"""How uneven is a pool of images whose classes nobody knows, by some labels; without any it cannot be told.
 
-With labels of at least five images in each class: the shares of classes in the unlabelled rest, by expectation and
-maximisation over the scores of a linear discriminant (Saerens, Latinne, Decaestecker 2002), whose labelled images
-need not be as uneven as the rest. Without labels: the weights of a mixture of Gaussians, which are classes only where
-classes are clusters. Unevenness is told as a ratio: that of the long tail, over as many classes or clusters, whose
-shares have the same entropy. The interval is a bootstrap of the images, turned round, as entropy is biased downwards;
-it does not hold all errors of the discriminant, and is too narrow. How well either follows the truth is measured in
-docs/audit.md: labels do, clusters of real images do not.
+The shares of classes among the images without a label, by Bayesian quantification (A. Ziegler, P. Czyż. Bayesian
+Quantification with Black-Box Estimators. TMLR 2024): a linear discriminant tells the class of every image; how often it
+takes one class for another is known from the labelled images it was not fitted to, as far as so few can tell, and both
+that and the shares are drawn from what is then likely. So the interval holds the doubt about the discriminant's errors,
+which images of a large class among those told as a small one are. Unevenness is a ratio: that of the long tail, over as
+many classes, whose shares have the same entropy.
+
+It takes for granted that all classes of the pool have labels, and that the labelled images of a class are drawn like
+those in the pool; how many there are of each need not be. How well it follows the truth is measured in docs/audit.md.
 """
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
+from scipy.special import entr, gammaln
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
-from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import StratifiedKFold
 
-CLUSTERS, DIMENSIONS, ROWS, DRAWS = 12, 16, 2000, 20
-WIDE, LABELS = 10, 5  # an interval that spans a factor more cannot tell; labels of each class
-APART, STABLE = 0.6, 0.9  # nor can labels that others tell less well, or clusters that agree less
+LABELS, DIMENSIONS = 5, 128  # labels of each class at least; features at most
+WIDE, UNEVEN = 10, 2  # an interval that spans a factor more tells but its low end, and nothing when that is below 1:2
+CHAINS, STEPS, EVERY = 10, 1500, 10  # of the sampler: a third of the steps is thrown away, and every tenth kept
+EVEN = np.append(np.logspace(-0.5, 2, 16), np.inf)  # of the shares' Dirichlet prior: from about 1:300 to even
 MOST = 1e4
+BLIND = ("Cannot tell how uneven these images are: features alone do not say what a class is, and clusters of them do "
+         f"not follow its size (docs/audit.md). Labels of {LABELS} or more images of each class may tell (--labels).")
 
 
 def ratio_of(shares):
-    """The ratio of the long tail whose shares have the entropy of these, from 1 to MOST."""
-    steps, shares = np.linspace(0, 1, len(shares)), np.asarray(shares, float) / np.sum(shares)
-
-    def excess(log_ratio):
-        tail = np.exp(-log_ratio * steps)
-        return entropy(tail / tail.sum()) - entropy(shares)
-
-    top = np.log(MOST)
-    return 1.0 if excess(0) <= 1e-9 else MOST if excess(top) >= 0 else float(np.exp(brentq(excess, 0, top)))
-
-
-def entropy(shares):
-    shares = shares[shares > 0]
-    return float(-(shares * np.log(shares)).sum())
+    """The ratio of the long tail whose shares have the entropy of these, (..., C) → (...), from 1 to MOST."""
+    logs = np.linspace(0, np.log(MOST), 2000)
+    tails = np.exp(-logs[:, None] * np.linspace(0, 1, np.shape(shares)[-1]))
+    evenness = entr(tails / tails.sum(1, keepdims=True)).sum(1)
+    return np.exp(np.interp(-entr(shares / np.sum(shares, -1, keepdims=True)).sum(-1), -evenness, logs))
 
 
 def tail(h, labels=None, seed=0):
-    """Features (n, D), labels (n,) with −1 where not known, or None → dict ratio, low, high, agreement, sentence.
+    """Features (n, D), labels (n,) with −1 where not known, or None → dict ratio, low, high, sentence.
 
-    agreement: of clusters in two bootstrap samples (adjusted Rand index), or of labels with what the others make of
-    them (balanced accuracy, 0 at chance). ValueError, one line, where the features cannot be judged at all.
+    ratio: the posterior median; low, high: its 95 % credible interval. Without labels nothing is known, 1 to infinity.
+    ValueError, one line, where the features or labels cannot be judged at all.
     """
     h, rng = np.asarray(h, np.float64), np.random.default_rng(seed)
     known = np.zeros(len(h), bool) if labels is None else np.asarray(labels) >= 0
     if h.ndim != 2 or not np.isfinite(h).all() or (~known).sum() < 100:
         raise ValueError(f"features are {h.shape}, {(~known).sum()} of them without a label; give at least 100 rows "
                          "of finite numbers")
-    pool = np.flatnonzero(~known)
-    pool = np.sort(rng.choice(pool, min(ROWS, len(pool)), replace=False))
-    if known.any():
-        classes, y = np.unique(labels[known], return_inverse=True)
-        if len(classes) < 2 or np.bincount(y).min() < LABELS:
-            raise ValueError(f"labels: {len(classes)} classes, the rarest with {np.bincount(y).min()} images; give at "
-                             f"least {LABELS} of each of two or more")
-        found, drawn, agreement = from_labels(h[known], y, h[pool], rng)
-    else:
-        found, drawn, agreement = from_clusters(h[pool], rng)
-    logs = np.log([ratio_of(shares) for shares in drawn])
-    middle = np.log(ratio_of(found))
-    low, high = np.exp(np.clip(2 * middle - np.quantile(logs, [0.975, 0.025]), 0, np.log(MOST)))
-    ratio = float(np.exp(max(0, 2 * middle - logs.mean())))
-    return {"ratio": ratio, "low": low, "high": high, "agreement": agreement,
-            "sentence": sentence(ratio, low, high, agreement, len(found), known.sum())}
+    if not known.any():
+        return {"ratio": np.nan, "low": 1.0, "high": np.inf, "sentence": BLIND}
+    classes, y = np.unique(labels[known], return_inverse=True)
+    if len(classes) < 2 or np.bincount(y).min() < LABELS:
+        raise ValueError(f"labels: {len(classes)} classes, the rarest with {np.bincount(y).min()} images; give at "
+                         f"least {LABELS} of each of two or more")
+    if h.shape[1] > DIMENSIONS:
+        h = PCA(min(DIMENSIONS, len(h)), random_state=0).fit_transform(h)
+    drawn = ratio_of(shares(*told(h[known], y, h[~known], rng), rng))
+    low, ratio, high = np.quantile(drawn, [0.025, 0.5, 0.975])
+    span = f"{like(low)} to {like(high)} over {len(classes)} classes, a 95 % credible interval from {len(y)} labels"
+    said = (f"As uneven as a long tail of {like(ratio)} ({span})." if high <= WIDE * low else
+            f"At least as uneven as a long tail of {like(low)} ({span})." if low >= UNEVEN else
+            f"Cannot tell how uneven these images are ({span}).")
+    return {"ratio": float(ratio), "low": float(low), "high": float(high), "sentence": said}
+
+
+def like(ratio):
+    return f"1:{float(f'{ratio:.3g}'):,g}"
 
 
 def read(features, labels=""):
@@ -89,49 +86,45 @@ def read(features, labels=""):
     return h, found
 
 
-def from_labels(h, y, pool, rng):
-    """Shares of classes in the pool, DRAWS bootstrap values of them, and how well held-out labels are told."""
-    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+def told(h, y, pool, rng):
+    """How many labelled images of each class are told as which, (C, C), and how many of the pool as which, (C,).
 
-    def shares(own, rest):
+    Each of the folds' discriminants tells the labelled images it has not seen, and its share of the pool, so that both
+    are told alike.
+    """
+    labelled, unlabelled = np.zeros((y.max() + 1,) * 2), np.zeros(y.max() + 1, int)
+    even = np.full(len(labelled), 1 / len(labelled))
+    fold = rng.permutation(len(pool)) % LABELS
+    folds = StratifiedKFold(LABELS, shuffle=True, random_state=int(rng.integers(2**31))).split(h, y)
+    for k, (own, rest) in enumerate(folds):
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even)
         model.fit(h[own], y[own])
-        likelihood = model.predict_proba(pool[rest]) / model.priors_
-        found = np.full(likelihood.shape[1], 1 / likelihood.shape[1])
-        for _ in range(200):
-            joint = likelihood * found
-            found = (joint / joint.sum(1, keepdims=True)).mean(0)
-        return found
-
-    members = [np.flatnonzero(y == c) for c in range(y.max() + 1)]
-    drawn = [shares(np.concatenate([rng.choice(m, len(m)) for m in members]), rng.choice(len(pool), len(pool)))
-             for _ in range(DRAWS)]
-    told = balanced_accuracy_score(y, cross_val_predict(model, h, y, cv=LABELS), adjusted=True)
-    return shares(np.arange(len(y)), np.arange(len(pool))), drawn, float(told)
+        np.add.at(labelled, (y[rest], model.predict(h[rest])), 1)
+        unlabelled += np.bincount(model.predict(pool[fold == k]), minlength=len(labelled))
+    return labelled, unlabelled
 
 
-def from_clusters(pool, rng):
-    """Weights of clusters, DRAWS bootstrap values of them, and how well these clusterings agree."""
-    z = PCA(min(DIMENSIONS, *pool.shape), random_state=0).fit_transform(pool)
+def shares(labelled, unlabelled, rng):
+    """Draws (n, C) of the shares of classes in the pool, given both counts of `told`, by Gibbs sampling."""
+    n_classes, n, finite = len(unlabelled), unlabelled.sum(), EVEN[:-1]
+    prior, kept = labelled + 1 / n_classes, []
+    p, told_as = rng.dirichlet(np.ones(n_classes), CHAINS), dirichlet(np.stack([prior] * CHAINS), rng)
+    for step in range(STEPS):
+        joint = told_as * p[..., None]
+        z = rng.multinomial(unlabelled, (joint / joint.sum(1, keepdims=True)).swapaxes(1, 2)).swapaxes(1, 2)
+        told_as = dirichlet(prior + z, rng)
+        counts = z.sum(2)[:, None]  # of each class in the pool, (chains, 1, C)
+        fit = (gammaln(counts + finite[:, None]) - gammaln(finite)[:, None]).sum(2)
+        fit = np.append(fit + gammaln(n_classes * finite) - gammaln(n_classes * finite + n),
+                        np.full((CHAINS, 1), -n * np.log(n_classes)), 1)
+        even = EVEN[(fit + rng.gumbel(size=fit.shape)).argmax(1)][:, None]
+        p = np.where(np.isinf(even), 1 / n_classes, dirichlet(np.minimum(even, 1e9) + counts[:, 0], rng))
+        if step >= STEPS // 3 and step % EVERY == 0:
+            kept.append(p)
+    return np.concatenate(kept)
 
-    def mixture(rows):
-        return GaussianMixture(CLUSTERS, covariance_type="diag", reg_covar=1e-3 * z.var() + 1e-12, max_iter=60,
-                               random_state=int(rng.integers(2**31))).fit(z[rows])
 
-    models = [mixture(rng.choice(len(z), len(z))) for _ in range(DRAWS)]
-    named = [model.predict(z) for model in models]
-    agreement = np.median([adjusted_rand_score(a, b) for a, b in zip(named, named[1:])])
-    return mixture(np.arange(len(z))).weights_, [model.weights_ for model in models], float(agreement)
-
-
-def sentence(ratio, low, high, agreement, parts, n_labels):
-    """What may be said of it, or that it cannot be told and why."""
-    if agreement < (asked := APART if n_labels else STABLE):
-        why = (f"their features do not tell the labelled classes apart ({agreement:.2f} of the way from chance"
-               if n_labels else f"their clusters do not hold (agreement {agreement:.2f} over bootstrap samples")
-        more = "" if n_labels else " Labels of a few images of each class may tell."
-        return f"Cannot tell how uneven these images are: {why}, {asked} is asked).{more}"
-    if high / low > WIDE:
-        return (f"Cannot tell how uneven these images are: the interval of the ratio, {low:.3g} to {high:.3g}, spans "
-                f"more than a factor of {WIDE}.")
-    of = f"{parts} classes, by {n_labels} labels" if n_labels else f"{parts} clusters, which need not be classes"
-    return f"As uneven as a long tail of 1:{ratio:.3g} ({low:.3g} to {high:.3g}, a bootstrap of images) over {of}."
+def dirichlet(weights, rng):
+    """Draws (..., C) for weights (..., C)."""
+    drawn = rng.standard_gamma(weights) + 1e-300
+    return drawn / drawn.sum(-1, keepdims=True)
