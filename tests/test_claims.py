@@ -12,10 +12,11 @@ import yaml
 from ssl_core.analysis import claims_table
 from ssl_core.analysis.claims import Claim, Evidence, judge, load_claims, verdict
 from ssl_core.analysis.compare import Contrast, contrast
-from ssl_core.analysis.evidence import committed, evidence, paired
+from ssl_core.analysis.evidence import SCHEDULE, committed, evidence, paired
 from ssl_core.cli import main
 from ssl_core.config import ConfigError
 from ssl_core.files import atomic_json, root
+from ssl_core.presets import values_of
 from ssl_core.study import load_study
 from ssl_core.table import arrange, read_text, to_csv
 
@@ -51,13 +52,20 @@ def test_a_claim_of_a_study_asks_for_arms_data_protocols_and_budgets_that_it_has
             continue
         study = load_study(root() / "params" / "studies" / f"{one.study}.yaml")
         sets = {data.dataset for data in study.data} | {data.evaluate_on for data in study.data}
-        arms = {arm.name: arm for arm in study.arms}
-        protocols = {*study.evaluate.protocols, "finetune"}.union(*(arm.protocols or [] for arm in study.arms))
+        arms = {arm.name: arm for data in study.data for arm in study.arms_of(data)
+                if one.data in (data.dataset, data.evaluate_on)}
+        protocols = {"finetune"}.union(*(arm.protocols or study.evaluate.protocols for arm in arms.values()))
         assert one.data in sets, one.id
-        for side in filter(None, (one.contrast.what, one.contrast.against, one.contrast.minus)):
+        if one.control != "plateau":
+            assert one.control.arm in arms, one.id
+        sides = [side for side in (one.contrast.what, one.contrast.against, one.contrast.minus) if side]
+        for side in sides:
             assert not side.arm or side.arm in {*arms, *study.floors}, (one.id, side.arm)
             assert (side.protocol or one.protocol) in protocols, one.id
             assert (side.budget or one.budget) in study.evaluate.budgets, one.id
+        presets = [values_of(arms[side.arm]) for side in sides if side.arm in arms]
+        schedules = [[values.get(name) for name in SCHEDULE] for values in presets]
+        assert all(schedule == schedules[0] for schedule in schedules), one.id  # else it could never have a verdict
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -76,8 +84,10 @@ def test_a_wrong_claim_dies_by_name_in_one_line(tmp_path, changes, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_no_two_claims_ask_the_same(tmp_path):
-    (tmp_path / "c_made.yaml").write_text(yaml.safe_dump([ENTRY, ENTRY | {"id": "c_again"}]), encoding="utf-8")
+@pytest.mark.parametrize("changes", [{}, {"budget": 0.1}, {"protocol": "knn"}])
+def test_no_two_claims_ask_the_same(tmp_path, changes):
+    again = ENTRY | {"id": "c_again"} | changes
+    (tmp_path / "c_made.yaml").write_text(yaml.safe_dump([ENTRY, again]), encoding="utf-8")
     with pytest.raises(ConfigError, match="c_again: asks what c_made asks"):
         load_claims(tmp_path)
 

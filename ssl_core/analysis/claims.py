@@ -103,7 +103,7 @@ class Claim(Strict):
     @property
     def question(self):
         """What no two claims may share."""
-        return self.contrast, self.metric, self.group, self.protocol, self.budget, self.data
+        return self.contrast, self.metric, self.data
 
 
 def load_claims(folder=None) -> dict:

@@ -140,14 +140,15 @@ were not run by us.
 
 ## What a verdict needs
 
-- **The claim's own data.** On anything else, rehearsals included, a claim is *not tested*; a "direction here" is
-  printed in another colour and never counted.
+- **The claim's own data**, at its ratio. On anything else, rehearsals included, a claim is *not tested*; a "direction
+  here" is printed in another colour and never counted.
 - **A tolerance that is older than the results**: every line that a verdict rests on (data, contrast, metric, what it
   says, number, tolerance, control) was committed to git before the first run it uses, those of the control among
   them, had started.
 - **A positive control**: the baseline lies in its published range, or every pretraining was on its plateau: the last
-  tenth of it brought at most 2 % of the fall of its loss.
-- **Equal tuning budgets**: the same protocol on both sides, one setting per arm, and the same schedule (epochs or
+  tenth of it brought at most 2 % of the fall of its loss. Where the learning rate decays, a loss levels off by itself,
+  so that the plateau is the weaker control; it stands where no range is known.
+- **Equal tuning budgets**: the protocols that the claim names, one setting per arm, and the same schedule (epochs or
   steps, batch) of every pretraining that is compared.
 - **Two splits or more**, paired: one split says nothing of others.
 
