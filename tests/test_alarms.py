@@ -23,7 +23,10 @@ def history(loss, spread=1.0, rank=30.0):
 
 @pytest.mark.parametrize("given, alarm", [
     (history([4.0, 3.0, 2.6, 2.5, 2.48]), None),
-    (history([4.0, 3.0]), None),  # too short to judge
+    (history([4.0]), "under-trained: epochs 1, too few to see the loss level off"),
+    (history([4.0, 4.2]), "under-trained: epochs 2"),  # not "the loss did not fall": it may be a warm-up
+    (history([4.0, 3.5, 3.0]), "under-trained: epochs 3"),
+    (history([4.0, 3.0, 2.95]), None),
     (history([4.0, 3.0, 2.9], spread=0.02), "embeddings collapsed in epoch 1 of 3: .* 0.02 then and is 0.02 at the"),
     (history([4.0, 3.0, 2.9], spread=[0.9, 0.08, 0.02]), "collapsed in epoch 2 of 3: .* 0.08 then and is 0.02 at the"),
     (history([4.0, 3.0, 2.9], spread=[0.9, 0.05, 0.8]), "collapsed in epoch 2 of 3: .* 0.05 then and is 0.80 at the"),
@@ -124,6 +127,27 @@ def test_floors_that_are_not_beaten(outputs):
     assert alarm["cells"] == {(job["key"], "encoder", "linear", 0.01) for job in jobs}
     table.loc[table.arm == "pixels", "n_labelled"] = 9999  # the same share of more labels is no floor of these
     assert alarms.of_floors(table) == []
+
+
+def test_a_fine_tuning_that_beats_no_floor_or_loses_a_class_in_a_split_is_one_sentence_each(outputs):
+    made = MadeStudy(outputs)
+    for draw in range(3):
+        jobs = [made.trained("simclr", seen, [0.6, 0.6, 0.6, 0.6, 0.0 if draw == 1 else 0.4], draw, budgets=(0.01,),
+                             protocols=("finetune",)) for seen in (BALANCED, IMBALANCED)]
+        made.trained("mae", BALANCED, 0.9, draw, budgets=(0.01,), protocols=("finetune",))
+        made.floor("supervised", 0.8, draw, budgets=(0.01,), protocols=("finetune",))
+        made.floor("supervised", 0.99, draw, budgets=(0.01,), protocols=("finetune",), encoder="another")
+        made.floor("random", 0.99, draw, budgets=(0.01,))  # a floor of probes
+    jobs, table = made.write()
+    never, beaten = alarms.of_cells(table), alarms.of_floors(table)
+    assert [alarm["which"][1] for alarm in never] == ["1 %: 1 of 5 (eel)"] * 2
+    assert len(beaten) == 2 and all(len(alarm["cells"]) == 3 for alarm in beaten)
+    assert re.fullmatch(r"SimCLR \(balanced\), fine-tuned, does not beat a floor: 5\d\.\d against 80\.0 % by .* with "
+                        "1 % of the labels.", beaten[0]["sentence"])
+    text = alarms.as_list(never + beaten, {})
+    assert text.count("SimCLR, fine-tuned: classes that are never found.") == 1
+    assert text.count("SimCLR, fine-tuned, does not beat a floor.") == 1 and "MAE" not in text
+    assert len(grid.marked(grid.rows_of(jobs, table), never + beaten)) == 6
 
 
 def test_the_largest_surprise_is_the_planted_one(outputs):

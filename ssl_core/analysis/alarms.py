@@ -10,6 +10,8 @@ from ssl_core.analysis.wording import budget_short, budget_words, describe, metr
 from ssl_core.evaluate.heads import headline_rows
 
 SHOWN, NAMES = 8, 6  # sentences before the rest is folded; classes that one names
+SHORT = 4  # epochs: in fewer, a loss that does not fall may be a warm-up, or a queue that fills
+START = ("random", "supervised")  # floors that are an arm's own network, without pretraining
 
 
 def of_history(history):
@@ -25,12 +27,13 @@ def of_history(history):
                      f"0 = one point) was {first.spread:.2f} then and is {last.spread:.2f} at the end")
     if last.effective_rank < 3:
         found.append(f"h uses {last.effective_rank:.1f} directions: the representation is nearly a line")
-    if len(history) >= 4:
-        before, fall = history.loss.iloc[-2], history.loss.iloc[0] - last.loss
-        if fall <= 0:
-            found.append(f"the loss did not fall: {history.loss.iloc[0]:.3f} at first, {last.loss:.3f} at last")
-        elif before - last.loss > 0.1 * fall:
-            found.append("under-trained: the last epoch brought more than a tenth of the whole fall of the loss")
+    fall, lately = (loss - last.loss for loss in (history.loss.iloc[0], history.loss.iloc[-2:].iloc[0]))
+    short = len(history) < SHORT
+    if fall <= 0 and not short:
+        found.append(f"the loss did not fall: {history.loss.iloc[0]:.3f} at first, {last.loss:.3f} at last")
+    elif fall <= 0 or lately > 0.1 * fall:
+        found.append(f"under-trained: epochs {len(history)}, too few to see the loss level off" if short else
+                     "under-trained: the last epoch brought more than a tenth of the whole fall of the loss")
     return found
 
 
@@ -115,14 +118,15 @@ def arm_and_rest(row):
 def of_floors(table):
     """Arms that do not beat a floor with the same labels, by the mean over splits of balanced accuracy.
 
-    Each is read as the study reads first; the floors are of the same data set, and `random` of the same network.
+    Each is probed, and fine-tuned, as the study does first; the floors are of the same data set, and those with a
+    network, untrained below a probe or trained from scratch as a fine-tuning is, have the same one.
     """
     rows = headline_rows(table).dropna(subset="value")
-    floors = rows[(rows.pretrain_dataset == "") & rows.arm.isin(["majority", "colour", "pixels", "random"])]
-    trained, found = rows[(rows.pretrain_dataset != "") & (rows.stage == "probe")], []
-    for (dataset, series, network), arm in trained.groupby(["dataset", "series", "network"], sort=False):
+    floors = rows[(rows.pretrain_dataset == "") & rows.arm.isin(["majority", "colour", "pixels", *START])]
+    trained, found = rows[rows.pretrain_dataset != ""], []
+    for (dataset, series, network, _), arm in trained.groupby(["dataset", "series", "network", "stage"], sort=False):
         protocol, beaten, concerned = arm.protocol.iloc[0], [], []
-        same = floors[(floors.dataset == dataset) & ((floors.arm != "random") | (
+        same = floors[(floors.dataset == dataset) & (~floors.arm.isin(START) | (
             (floors.network == network) & (floors.protocol == protocol)))]
         for budget, cells in arm[arm.protocol == protocol].groupby("budget"):
             labelled = (same.budget == budget) & same.n_labelled.isin(cells.n_labelled)  # a share may be of two pools
