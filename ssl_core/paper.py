@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ssl_core.analysis import attribution, contrasts, figures, grid, plots
+from ssl_core.analysis import attribution, contrasts, curves, figures, grid, plots
 from ssl_core.analysis.plots_study import mean_over_splits
 from ssl_core.analysis.tables import escaped
 from ssl_core.analysis.wording import budget_short, metric_words, words
@@ -139,13 +139,15 @@ def interval(row):
 
 
 def contrast_tables(summary):
-    """{file: table} of the contrasts of each family, and of a chain's steps; slopes are in summary.csv alone."""
+    """{file: table} of the contrasts of each family, of a chain's steps, and of the slopes of response curves."""
     tables = {}
-    told = summary[summary.family.isin([*contrasts.FAMILIES, attribution.FAMILY])]
+    told = summary[summary.family.isin([*contrasts.FAMILIES, attribution.FAMILY, curves.FAMILIES[0]])]
     for family, rows in told.groupby("family", sort=False):
-        name, text = "contrasts_" + family.replace(" ", "_"), {
-            "what": rows.what, "against": rows.against, "read by": rows.protocol.map(words),
-            "labels": rows.budget.map(budget_short), "metric": list(map(metric_words, rows.metric, rows.group))}
+        slopes = family == curves.FAMILIES[0]
+        name, text = "slopes" if slopes else "contrasts_" + family.replace(" ", "_"), {
+            "what": rows.what, "for" if slopes else "against": rows.against, "read by": rows.protocol.map(words),
+            **({"at": rows.apply(held, axis=1)} if slopes else {"labels": rows.budget.map(budget_short)}),
+            "metric": list(map(metric_words, rows.metric, rows.group))}
         frame = pd.DataFrame({k: list(map(escaped, v)) for k, v in text.items()}).assign(
             effect=[f"{points(e)} ({points(low)}, {points(high)})" for e, low, high in
                     zip(rows.effect, rows.low, rows.high)], pairs=rows.n_pairs.tolist(),
@@ -155,6 +157,13 @@ def contrast_tables(summary):
         tables[name] = latex(frame, f"{family.capitalize()}: differences in percentage points with 95 % intervals over "
                              "test images and splits together; p adjusted by Holm's rule.", name)
     return tables
+
+
+def held(slope):
+    """What does not vary along a response curve: ratio, images, labels."""
+    said = {"ratio": "natural" if slope.split_kind == "natural" else f"1:{slope.ratio:g}",
+            "n_unlabelled": f"N = {slope.n_unlabelled:,.0f}", "budget": budget_short(slope.budget)}
+    return ", ".join(text for name, text in said.items() if slope[name] == slope[name])
 
 
 def latex(frame, caption, label):

@@ -145,6 +145,10 @@ def test_the_folder_is_whole_and_compiles(told, tmp_path, monkeypatch):
     assert "<<" not in (to / "paper.tex").read_text("utf-8") + (to / "methods.md").read_text("utf-8")
     grid = (to / "tables" / "grid_made_knn.tex").read_text("utf-8")
     assert r"\toprule" in grid and "MAE (1:10) & " in grid
+    slopes = (to / "tables" / "slopes.tex").read_text("utf-8")
+    rows = told.summary[told.summary.family == curves.FAMILIES[0]]
+    assert slopes.count("MAE & ten times the imbalance & ") == len(rows) == 8
+    assert all(paper.points(effect) in slopes for effect in rows.effect) and r" & 10 \% & " in slopes
     bold = pd.read_csv(told.folder / "tables" / "best.csv").query("bold and metric == 'balanced_accuracy'")
     tables = "".join(path.read_text("utf-8") for path in to.glob("tables/grid_*"))
     assert tables.count(r"\textbf") == len(bold) > 0
