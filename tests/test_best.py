@@ -29,7 +29,7 @@ def test_pairing_counts_and_splits_that_an_arm_lacks_are_left_out():
     assert found.bold.tolist() == [False, True] and found.p_best[1] > 0.99
     values.loc[3, "arm0"] = np.nan
     assert best_of(values)[["n_splits", "n_left_out"]].values.tolist() == [[3, 1]] * 2
-    assert best_of(frame([[0.5, 0.6]])).p_best.isna().all()  # one split and no test images: nobody knows
+    assert best_of(frame([[0.5, 0.6]]), np.zeros((10, 2))).p_best.isna().all()  # one split says nothing of others
     assert best_of(values, np.zeros((10, 2)), units=0).p_best.isna().all()
     assert best_of(frame([[0.5, 0.5]] * 3)).p_best.tolist() == [0, 0]  # a tie has no winner
 
@@ -65,5 +65,6 @@ def test_best_of_a_study(tmp_path, monkeypatch):
     text = table_html(accuracy)
     assert text.count("<b>") == 1 and "<th>BCL-I (1:100)</th><td><b>72.0</b></td>" in text
     assert "3 splits. Bold: the best" in table_caption(accuracy)
+    assert "none is bold" in table_caption(accuracy.assign(n_splits=1))
     assert "there is none" in table_caption(accuracy.assign(bold=False)) and "<b>" not in table_html(
         accuracy.assign(bold=False))

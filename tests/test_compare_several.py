@@ -51,7 +51,7 @@ def test_no_pair_crosses_data_sets(outputs):
         assert found[gain, dataset, "SimCLR (1:100)"] == 0.15
         assert abs(found[arms, dataset, "MAE (1:100)"]) == pytest.approx(0.05)
     assert set(summary.n_pairs) == {2} and set(summary.n_left_out) == {0}
-    assert len(of(summary, arms)) == 2 and len(of(summary, gain)) == 6
+    assert len(of(summary, arms)) == 4 and len(of(summary, gain)) == 6  # of arms also recall of the few
     for row in summary.itertuples():
         assert f"2 paired splits; on {row.dataset}; linear probe" in row.sentence
 
@@ -83,8 +83,8 @@ def test_an_arm_of_another_data_set_is_compared_on_the_same_test_images(outputs)
         made.floor("random", 0.4, draw, dataset="breast")
     summary = summarised(made)
     row, = of(summary, "between arms").itertuples()
-    assert row.dataset == "breast" and row.effect == pytest.approx(0.1)
-    assert row.against == "simclr kidney (kidney, balanced)" and "; on breast;" in row.sentence
+    assert row.dataset == "breast" and row.effect == pytest.approx(-0.1)
+    assert row.what == "simclr kidney (kidney, balanced)" and "; on breast;" in row.sentence
     assert set(of(summary, "gain of pretraining").what) == {"SimCLR (balanced)", "simclr kidney (kidney, balanced)"}
 
 
@@ -102,7 +102,7 @@ def test_no_pair_crosses_totals(outputs):
     assert "; N = 600; linear probe" in cost.sentence[600] and "; N = 6,000; linear probe" in cost.sentence[6000]
     arms = of(summary, "between arms")
     assert {what.partition("(")[2] for what in arms.what} == {"1:100, N = 600)", "1:100, N = 6,000)"}
-    assert sorted(abs(arms.effect).round(6)) == [0.2, 0.2] and set(summary.n_pairs) == {2}
+    assert sorted(abs(arms.effect).round(6)) == [0.2] * 4 and set(summary.n_pairs) == {2}
 
 
 def test_at_one_total_ratio_1_is_the_balanced_side(outputs):
@@ -248,3 +248,32 @@ def test_labels_that_follow_the_split_are_counted_in_the_sentence():
     row = pd.Series({"protocol": "linear", "budget": 1.0, "label_pool": "as_pretrain", "n_labelled": 120})
     assert contrasts.how_read(row) == "; linear probe, 100 % of 120 labels"
     assert contrasts.how_read(row.replace("as_pretrain", "natural")) == "; linear probe, 100 % of the labels"
+
+
+def test_without_a_cost_the_answer_leads_with_each_arm_against_the_first(outputs):
+    made = MadeStudy(outputs)
+    of_arm = {"simclr": 0.6, "lotar": 0.61, "bcl": 0.5, "sdclr": [0.6, 0.6, 0.6, 0.6, 0.9]}
+    for draw in range(3):
+        for arm, accuracy in of_arm.items():
+            made.trained(arm, IMBALANCED, np.array(accuracy) + 0.01 * (draw == 2), draw)
+        made.floor("random", 0.3, draw)
+    summary = summarised(made)
+    lines = contrasts.answer(summary)
+    said = [("LoTaR", "balanced accuracy"), ("BCL", "balanced accuracy"), ("SDCLR", "balanced accuracy"),
+            ("LoTaR", "few"), ("BCL", "few"), ("SDCLR", "few")]
+    for line, (arm, metric) in zip(lines, said):
+        assert line.startswith(arm) and "SimCLR (1:100)" in line and metric in line
+    assert "untrained" in lines[6] and lines[-1].startswith("Contrasts told from zero")
+    arms = of(summary, "between arms")
+    assert set(arms[arms.against.str.startswith("SimCLR")].what) == {"LoTaR (1:100)", "BCL (1:100)", "SDCLR (1:100)"}
+    assert arms.effect[(arms.what == "BCL (1:100)") & (arms.metric == "balanced_accuracy")].iloc[0] < 0
+
+
+def test_a_sentence_that_its_family_does_not_let_stand_says_so():
+    row = dict.fromkeys(contrasts.COLUMNS) | {"family": "between arms", "sentence": "A scores higher than B (…)."}
+    found = contrasts.adjusted([row | {"p": p} for p in (0.03, 0.6, 0.0001)])
+    assert found.p_adjusted.round(4).tolist() == [0.06, 0.6, 0.0003]
+    assert found.sentence[0].endswith(" By itself: among 3 contrasts it does not stand (p by Holm 0.06).")
+    assert set(found.sentence[1:]) == {row["sentence"]}
+    assert contrasts.standing(found) == [
+        "Contrasts told from zero, by themselves and by Holm's rule: between arms, 2 and 1 of 3."]

@@ -46,7 +46,7 @@ def test_undecided_sentence():
         f"no detectable difference ({low}, {high}); about {n - 4} more splits for ±1")
     assert power.undecided_sentence(contrast([0.0, 0.004, 0.002], draws, 10**6)).endswith(", within ±1")
     wide = contrast([0.0, 0.001], 30 * draws, 10**6)
-    assert power.undecided_sentence(wide).endswith("the test images, not only more splits")
+    assert power.undecided_sentence(wide).endswith("times the test images, too")
     assert "not known how many more" in power.undecided_sentence(contrast([0.0], draws, 10**6))
     assert "too few" in power.undecided_sentence(contrast([0.0], draws, 0))
 

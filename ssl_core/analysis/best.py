@@ -18,7 +18,8 @@ BOLD = 0.95
 
 
 def best_of(values, draws=None, units=np.inf, seed=0, n_draws=20_000):
-    """One row per arm: arm, mean, p_best, bold, n_splits, n_left_out; p_best is NaN where there is nothing to judge by.
+    """One row per arm: arm, mean, p_best, bold, n_splits, n_left_out; p_best is NaN where there is nothing to judge by,
+    and of one split, which says nothing of others.
 
     values: DataFrame with a row per split and a column per arm; splits that some arm lacks are left out, so that all
     are paired. draws: (R, arms) bootstrap draws of the means over test images, or None; units: groups or images of the
@@ -28,11 +29,9 @@ def best_of(values, draws=None, units=np.inf, seed=0, n_draws=20_000):
     n, means, rng = len(whole), whole.mean().to_numpy(), np.random.default_rng(seed)
     found = pd.DataFrame({"arm": values.columns, "mean": means, "p_best": np.nan, "bold": False, "n_splits": n,
                           "n_left_out": len(values) - n})
-    if len(means) < 2 or n == 0 or units == 0 or (n == 1 and draws is None):
+    if len(means) < 2 or n < 2 or units == 0:
         return found
-    joint = np.tile(means, (n_draws, 1))
-    if n > 1:
-        joint += student(whole.to_numpy() - means, 1 / (n * (n - 1)), n - 1, n_draws, rng)
+    joint = means + student(whole.to_numpy() - means, 1 / (n * (n - 1)), n - 1, n_draws, rng)
     if draws is not None:
         about = draws - draws.mean(0)
         joint += student(about, 1 / (len(about) - 1) / (1 - 1 / units), units - 1, n_draws, rng)
@@ -105,9 +104,11 @@ def table_html(found):
 def table_caption(found):
     """What the numbers of `table_html` are, and what bold means; that nothing is bold is said, too."""
     n = found.n_splits
-    over = f"{n.min()} to {n.max()} splits" if n.nunique() > 1 else f"{n.max()} splits" if n.max() > 1 else "one split"
+    if n.max() < 2:
+        return "Values of one split, which says nothing of others: none is bold."
+    over = f"{n.min()} to {n.max()} splits" if n.nunique() > 1 else f"{n.max()} splits"
     bold = "Bold" if found.bold.any() else "Bold, of which there is none"
     left = found.n_left_out.max()
     return (f"Means over {over}{f'; at most {left} left out as an arm is not there' * bool(left)}. {bold}: the best of "
             f"the arms that saw as many images at the same ratio, with a probability of {BOLD:g} or more over test "
-            f"images{' and splits together' * bool(n.max() > 1)}.")
+            "images and splits together.")

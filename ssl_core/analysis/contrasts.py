@@ -30,21 +30,23 @@ START = {"random": "the same network, untrained", "supervised": "the same networ
 COLUMNS = """study family dataset pretrain_dataset what against arm split_kind ratio twin n_unlabelled protocol budget
     n_labelled metric group test effect low high low_images high_images low_splits high_splits n_pairs n_left_out
     n_images p p_adjusted differences keys sentence""".split()
+LEVEL = 0.05
 LINES = 8  # sentences on the page below the first; summary.csv has all
 
 
 def cells_of(table, jobs):
-    """One row for each evaluated cell of a results table, with the path of its test scores.
+    """One row for each evaluated cell of a results table, with the path of its test scores, and its arm's place.
 
     table: as `grid.told` gives it; jobs: by key, with `folder`, as `grid.jobs_of` gives them.
     """
     rows, paths = headline_rows(table).dropna(subset="value"), []
+    places = {arm: i for i, arm in enumerate(dict.fromkeys(job["arm"] for job in jobs.values()))}
     for row in rows.itertuples():
         job = jobs[row.key]
         floor = f"{row.method}." if job["stage"] == "probe" and not job["needs"] else ""
         name = f"{floor}{row.protocol}-b{row.budget:g}-s{row.budget_seed:g}.npz"
         paths.append(root() / job["folder"] / "cells" / name)
-    return rows.assign(path=paths)
+    return rows.assign(path=paths, place=rows.arm.map(places))
 
 
 @lru_cache(maxsize=64)
@@ -84,21 +86,22 @@ def gain_of_pretraining(cells):
 
 
 def between_arms(cells):
-    """One arm against another on the same images, for every two arms; balanced twins frame a cost, and are left out.
+    """Each arm against each that the study names before it, on the same images; balanced twins frame a cost, and are
+    left out.
 
     Arms that were pretrained on different data sets are compared where they are evaluated on the same one.
     """
-    trained = cells[(cells.pretrain_dataset != "") & (cells.twin == "none")]
+    trained = cells[(cells.pretrain_dataset != "") & (cells.twin == "none")].sort_values("place", kind="stable")
     for _, rows in trained.groupby(["ratio", "total", "labels", *READ], sort=False):
         arms = [arm for _, arm in rows.groupby(["arm", "pretrain_dataset", "split_kind"], sort=False)]
-        for a, b in combinations(arms, 2):
+        for b, a in combinations(arms, 2):
             if a.pretrain_dataset.iloc[0] != b.pretrain_dataset.iloc[0] or a.split_kind.iloc[0] == b.split_kind.iloc[0]:
                 yield a, b, RUN
 
 
 FAMILIES = {"cost of imbalance": (cost_of_imbalance, (BALANCED, FEW)),
             "gain of pretraining": (gain_of_pretraining, (BALANCED,)),
-            "between arms": (between_arms, (BALANCED,))}
+            "between arms": (between_arms, (BALANCED, FEW))}
 
 
 def summary_of(cells, resamples=1000):
@@ -117,13 +120,24 @@ def summary_of(cells, resamples=1000):
 
 
 def adjusted(rows):
-    """Rows of summary.csv as a frame, with p adjusted by Holm's rule within each family."""
+    """Rows of summary.csv as a frame, with p adjusted by Holm's rule within each family.
+
+    A sentence that says which side is higher, where its family does not let it stand, says that, too.
+    """
     summary = pd.DataFrame(rows, columns=COLUMNS)
-    return summary.assign(p_adjusted=summary.groupby("family").p.transform(holm))
+    families = summary.groupby("family").p
+    summary = summary.assign(p_adjusted=families.transform(holm))
+    alone = (summary.p < LEVEL) & (summary.p_adjusted >= LEVEL)
+    caveat = [f" By itself: among {n} contrasts it does not stand (p by Holm {p:.2g})." if fell else ""
+              for fell, n, p in zip(alone, families.transform("count"), summary.p_adjusted)]
+    return summary.assign(sentence=summary.sentence + caveat)
 
 
 def rare_classes(pairs):
-    """How frequent each class is in the imbalanced split of each pair, for both sides; None where nobody asks."""
+    """How frequent each class is in the imbalanced split of each pair, for both sides; None where none is."""
+    ratio, split_kind = pairs.get("ratio_b", pairs.ratio), pairs.get("split_kind_b", pairs.split_kind)
+    if ((ratio == 1) & (split_kind != "natural")).any():
+        return None
     tests = [predictions(path) for path in pairs.path_b]
     if tests[0].task == "multilabel" or not all("few" in (test.frequency or ()) for test in tests):
         return None
@@ -178,11 +192,11 @@ def summarise(found, family, pairs, alone, metric):
     by, unit = (SPLIT, "splits") if len(pairs[SPLIT].drop_duplicates()) > 1 else (["seed"], "seeds")
     averaged = pairs.assign(difference=values[0] - values[1], keys=pairs.key + ":" + pairs.key_b).groupby(by)
     differences = averaged.difference.mean()
-    effect = contrast(differences, (draws[0] - draws[1]).mean(0), sides[0][0][2])
+    effect = contrast(differences, (draws[0] - draws[1]).mean(0), min(cell[2] for side in sides for cell in side))
     first, n = pairs.iloc[0], len(differences)
     imbalanced = other_side(first) if family == "cost of imbalance" else first
     one = unit[:-1] if n > 1 else "split"  # what more of would tell
-    paired = f"{n} paired {unit}" if n > 1 else "one split, test images only"
+    paired = f"{n} paired {unit}{' of one split' * (unit == 'seeds')}" if n > 1 else "one split, test images only"
     paired += f", {alone} left out as only one side is there" if alone else ""
     about = [paired, first.on.strip()]
     measured = metric_words(name, group)
@@ -238,7 +252,8 @@ def other_side(row):
 
 
 def answer(summary):
-    """Sentences for the top of the page: the cost of the largest imbalance with the fewest labels, then what frames it.
+    """Sentences for the top of the page, with the fewest labels: the cost of the largest imbalance first; without one,
+    the arms against the first that the study names. Then what frames it, and how much of it stands by Holm's rule.
 
     Data sets take turns. How the representation was read is the same for most, and said in the first only.
     """
@@ -248,14 +263,28 @@ def answer(summary):
     fewest = first.groupby(["dataset", "budget"]).n_labelled.mean().groupby("dataset").idxmin()
     least = first[[key in set(fewest) for key in zip(first.dataset, first.budget)]]
     cost = least.family == "cost of imbalance"
-    least = least.assign(rank=least.family.map(list(FAMILIES).index), part=least.group != "all",
-                         less=-least.ratio.where(cost, 0), twinned=least.twin != "none")
-    least = least.sort_values(["rank", "part", "less", "twinned"], kind="stable")
+    order = list(FAMILIES) if cost.any() else list(FAMILIES)[::-1]
+    baseline = least.groupby(["family", "dataset"], sort=False).against.transform("first")
+    least = least.assign(rank=least.family.map(order.index), part=least.group != "all",
+                         less=-least.ratio.where(cost, 0), twinned=least.twin != "none",
+                         aside=(least.family == "between arms") & (least.against != baseline))
+    least = least.sort_values(["rank", "aside", "part", "less", "twinned"], kind="stable")
     least["turn"] = least.groupby(["family", "dataset"]).cumcount()
     least = least.sort_values(["rank", "turn"], kind="stable")
     share = max(3, least.dataset.nunique())  # of each family, before any has more
-    chosen = (least.groupby("family").cumcount() >= share).sort_values(kind="stable").index[:LINES + 1]
+    asked = ~cost.any() & (least["rank"] == 0) & ~least.aside
+    late = (least.groupby("family").cumcount() >= share) & ~asked
+    chosen = late.sort_values(kind="stable").index[:LINES + 1]
     said = least[least.index.isin(chosen)]
     first, *others = said.sentence
-    how = first[first.rindex("; "):-2]  # the last thing in its brackets
-    return [first, *(line.replace(how, "") for line in others)]
+    end = first.index(").")
+    how = first[first.rindex("; ", 0, end):end]  # the last thing in its brackets
+    return [first, *(line.replace(how, "") for line in others), *standing(summary)]
+
+
+def standing(summary):
+    """How many contrasts of each family are told from zero, and how many of them by Holm's rule, as a sentence."""
+    told = summary.groupby("family", sort=False).agg(n=("p", "count"), alone=("p", lambda p: (p < LEVEL).sum()),
+                                                     stand=("p_adjusted", lambda p: (p < LEVEL).sum()))
+    said = [f"{row.Index}, {row.alone} and {row.stand} of {row.n}" for row in told[told.n > 0].itertuples()]
+    return [f"Contrasts told from zero, by themselves and by Holm's rule: {'; '.join(said)}."] if said else []

@@ -75,7 +75,7 @@ def undecided_sentence(found, unit="split", within=0.01, what="difference"):
     n = splits_for_width(within, sd, sd_images)
     if n is None:
         times = more_images(within, sd_images)
-        return f"{said}; {wanted} needs at least {times:.1f} times the test images, not only more {unit}s"
+        return f"{said}; no number of {unit}s gives {wanted}: it takes at least {times:.1f} times the test images, too"
     more = max(n - found.n_pairs, 0)
     return f"{said}; about {more} more {unit}{'s' * (more != 1)} for {wanted}" if more else f"{said}, within {wanted}"
 
