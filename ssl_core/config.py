@@ -292,6 +292,9 @@ class FinetuneConfig(RunConfig):
                 for budget in self.budgets]
 
 
+CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
+
+
 def explain(error: ValidationError, model: type[Values]) -> str:
     """The first thing wrong, in one line, and how many others there are."""
     problems = error.errors()

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from ssl_core.config import ConfigError, FinetuneConfig, ProbeConfig
+from ssl_core.config import CONFIGS, ConfigError
 from ssl_core.data import load
 from ssl_core.data.cards import Card, read_card
 from ssl_core.data.pools import pools
@@ -121,7 +121,7 @@ def study_features(folder, record, encoder, what="h"):
             n_test = len(kept["labels"])
         if origin.split()[0] == weights_hash(encoder):
             return h[:-n_test], h[-n_test:]
-    cfg = {"probe": ProbeConfig, "finetune": FinetuneConfig}[record["stage"]](**record["parameters"])
+    cfg = CONFIGS[record["stage"]](**record["parameters"])
     try:
         data = load(root() / cfg.dataset if cfg.dataset.endswith((".yaml", ".yml")) else cfg.dataset, cfg.image_size)
     except (ValueError, OSError) as error:

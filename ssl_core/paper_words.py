@@ -6,7 +6,7 @@ import re
 import pandas as pd
 
 from ssl_core.analysis.tables import rows_text
-from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
+from ssl_core.config import CONFIGS, ConfigError
 from ssl_core.data import load
 from ssl_core.data.cards import read_card
 from ssl_core.data.census import holds
@@ -17,7 +17,6 @@ from ssl_core.protocols import protocol
 from ssl_core.runs import read_run
 from ssl_core.study import load_study
 
-CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 SHOWN = """method method_args wrap encoder encoder_args stem normalisation init image_size recipe optimiser lr
     weight_decay optimiser_args batch epochs steps warmup precision""".split()
 COLUMNS = 12  # classes; of more the smallest and largest are given

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from ssl_core.config import PLAIN, SUPERVISED, ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
+from ssl_core.config import CONFIGS, PLAIN, SUPERVISED, ConfigError
 from ssl_core.files import root
 from ssl_core.keys import LITE0_PACKAGE, make_key, weights_there
 from ssl_core.leaks import leaks, refuse_leaks
@@ -21,7 +21,6 @@ from ssl_core.states import DONE, TO_RUN, assess
 from ssl_core.study import Data
 
 NOTEBOOKS = {"pretrain": "10_pretrain", "probe": "20_probe", "finetune": "30_finetune"}
-CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 NETWORK = ("encoder", "encoder_args", "stem", "normalisation")
 
 
