@@ -83,6 +83,7 @@ def test_predictors_that_are_no_better_than_a_constant_one(outputs):
     alarm, = alarms.of_cells(made.write()[1])
     assert alarm["sentence"] == ("MAE (balanced), linear probe with 100 % of the labels: no better than a constant "
                                  "predictor (balanced accuracy 20.0 %, of a constant 20.0 %).")
+    assert len(alarms.of_cells(made.write()[1].assign(low=np.nan))) == 1  # without an interval the score decides
 
 
 def test_dead_dimensions():
@@ -189,6 +190,17 @@ def test_what_is_said_of_many_cells_is_one_sentence_with_a_link_for_each(outputs
     assert all(f'<a href="{job["key"]}.html"' in text for job in blind) and ">1 %: 1 of 5 (bee)</a>" in text
     assert "LoTaR (balanced), linear probe with 100 % of the labels: 2 of 5 classes are never found (bee, cat)." in text
     assert text.count("href=") == len(found)
+
+
+def test_what_is_said_of_many_arms_is_said_once(outputs):
+    made = MadeStudy(outputs)
+    for arm in ("simclr", "mae", "lotar", "bcl", "sdclr"):
+        made.trained(arm, BALANCED, [0.5, 0, 0.5, 0.5, 0.5], protocols=("linear", "knn"))
+    found = alarms.of_cells(made.write()[1])
+    assert len({alarm["said"] for alarm in found}) == len(found) == 10 > alarms.SHOWN
+    text = alarms.as_list(found, {})
+    assert text.startswith('<ul class="alarms"><li>Classes that are never found.<details>')
+    assert "<summary>10 cells</summary>" in text and "<li>MAE, kNN, balanced: 100 %: 1 of 5 (bee)</li>" in text
 
 
 def test_all_but_the_first_sentences_are_folded_and_none_is_lost():

@@ -60,11 +60,14 @@ def of_runs(records, names):
 
 
 def of_cells(table):
-    """Alarms of evaluated cells from their rows: [{key, cells, sentence, said, which}], for predictors that are
-    constant, which come first, classes that are never found, and predictors that are no better than a constant one, by
-    the interval of their balanced accuracy. The majority floor is constant by its nature and raises none.
+    """Alarms of evaluated cells from their rows: [{key, cells, sentence, said, which, kind, who}].
 
-    said, which: what `as_list` writes once for the alarms that share it, and what tells each of them apart.
+    For predictors that are constant, which come first, classes that are never found, and predictors that are no better
+    than a constant one, by the interval of their balanced accuracy, or without one by its value. The majority floor is
+    constant by its nature and raises none.
+
+    said, which: what `as_list` writes once for the alarms that share it, and what tells each of them apart; kind, who:
+    the same of all arms, where that would be too many sentences.
     table: as `grid.told` gives it for a study, or the rows of one job, where nothing else needs telling apart.
     """
     found = []
@@ -79,31 +82,27 @@ def of_cells(table):
     lows = of_all.set_index(["key", "arm", "protocol", "budget"]).low.to_dict()
     for (key, _, protocol, budget), rows in recalls.groupby(["key", "arm", "protocol", "budget"], sort=False):
         never, first = list(rows.group[rows.value == 0]), rows.iloc[0]
-        name, where = arm_and_rest(first)
-        about = {"key": key, "cells": {cell_id(first)}}
-        start = f"{first.series}{first.on}, {words(protocol)} with {budget_words(budget)}"
+        chance, score, short = 1 / len(rows), rows.value.mean(), budget_short(budget)
+        low, constant = lows.get((key, first.arm, protocol, budget), np.nan), False
         if not never:
-            chance = 1 / len(rows)
-            score, low = rows.value.mean(), lows.get((key, first.arm, protocol, budget), np.nan)
-            if first.group_kind == "class" and len(rows) > 1 and not max(low, score if low != low else low) > chance:
-                size = f"balanced accuracy {100 * score:.1f} %, of a constant {100 * chance:.1f} %"
-                said = "no better than a constant predictor"
-                found.append(about | {"sentence": f"{start}: {said} ({size}).", "constant": False, "which": (
-                    where, f"{budget_short(budget)}: {100 * score:.1f} %"),
-                    "said": f"{name}{first.on}, {words(protocol)}: {said}."})
-            continue
-        kinds = {"class": "classes", "label": "labels"}[first.group_kind]
-        some = ", ".join(never[:NAMES]) + f" and {len(never) - NAMES} more" * (len(never) > NAMES)
-        text = said = f"{len(never)} of {len(rows)} {kinds} are never found ({some})"
-        which = f"{budget_short(budget)}: {len(never)} of {len(rows)} ({some})"
-        constant = first.group_kind == "class" and len(never) == len(rows) - 1 and rows.value.max() == 1
-        if constant:
-            text = said = f"every test image is called {rows.group[rows.value == 1].iloc[0]}"
-            which = budget_short(budget)
+            if first.group_kind != "class" or len(rows) < 2 or (score if np.isnan(low) else low) > chance:
+                continue
+            kind, which = "no better than a constant predictor", f"{short}: {100 * score:.1f} %"
+            text = f"{kind} (balanced accuracy {100 * score:.1f} %, of a constant {100 * chance:.1f} %)"
+        elif first.group_kind == "class" and len(never) == len(rows) - 1 and rows.value.max() == 1:
+            text = kind = f"every test image is called {rows.group[rows.value == 1].iloc[0]}"
+            which, constant = short, True
         else:
-            said = f"{kinds} that are never found"
-        found.append(about | {"sentence": f"{start}: {text}.", "constant": constant, "which": (where, which),
-                              "said": f"{name}{first.on}, {words(protocol)}: {said}."})
+            kinds = {"class": "classes", "label": "labels"}[first.group_kind]
+            some = ", ".join(never[:NAMES]) + f" and {len(never) - NAMES} more" * (len(never) > NAMES)
+            kind, which = f"{kinds} that are never found", f"{short}: {len(never)} of {len(rows)} ({some})"
+            text = f"{len(never)} of {len(rows)} {kinds} are never found ({some})"
+        name, where = arm_and_rest(first)
+        read = words(protocol)
+        found.append({"key": key, "cells": {cell_id(first)}, "constant": constant,
+                      "sentence": f"{first.series}{first.on}, {read} with {budget_words(budget)}: {text}.",
+                      "said": f"{name}{first.on}, {read}: {kind}.", "which": (where, which),
+                      "kind": f"{kind[0].upper()}{kind[1:]}{first.on}.", "who": f"{name}, {read}"})
     return sorted(found, key=lambda alarm: not alarm.pop("constant"))
 
 
@@ -137,9 +136,11 @@ def of_floors(table):
                 concerned += cells.itertuples()
         if beaten:
             read, beaten, (name, where) = words(protocol), "; ".join(beaten), arm_and_rest(arm.iloc[0])
-            found.append({"key": concerned[0].key, "cells": {cell_id(row) for row in concerned}, "sentence":
-                          f"{series}{arm.on.iloc[0]}, {read}, does not beat a floor: {beaten}.",
-                          "said": f"{name}{arm.on.iloc[0]}, {read}, does not beat a floor.", "which": (where, beaten)})
+            on = arm.on.iloc[0]
+            found.append({"key": concerned[0].key, "cells": {cell_id(row) for row in concerned},
+                          "sentence": f"{series}{on}, {read}, does not beat a floor: {beaten}.",
+                          "said": f"{name}{on}, {read}, does not beat a floor.", "which": (where, beaten),
+                          "kind": f"A floor is not beaten{on}.", "who": f"{name}, {read}"})
     return found
 
 
@@ -167,17 +168,27 @@ def largest_surprise(summary):
 def as_list(alarmed, links):
     """Alarms as an HTML list, the first few unfolded, each linked to the report of its run.
 
-    Those that say the same are one sentence with a link for each. links: by key, "" for none.
+    Those that say the same of an arm are one sentence with a link for each; where these would be many, those that say
+    the same of any arm. links: by key, "" for none.
     """
     if not alarmed:
         return "<p>Nothing failed, nothing collapsed, no predictor is degenerate and every floor is beaten.</p>"
-    groups = {}
-    for i, alarm in enumerate(alarmed):
-        groups.setdefault(alarm.get("said", i), []).append(alarm)
+    groups = joined(alarmed)
+    if len(groups) > SHOWN:
+        groups = joined([alarm | {"said": alarm["kind"], "which": (", ".join(filter(None, (
+            alarm["who"], alarm["which"][0]))), alarm["which"][1])} if "kind" in alarm else alarm for alarm in alarmed])
     items = [one_item(group, links) for group in groups.values()]
     rest = "".join(items[SHOWN:])
     folded = f'<details><summary>{len(items) - SHOWN} more</summary><ul class="alarms">{rest}</ul></details>'
     return f'<ul class="alarms">{"".join(items[:SHOWN])}</ul>' + folded * (rest != "")
+
+
+def joined(alarmed):
+    """{what is said: the alarms that say it}."""
+    groups = {}
+    for i, alarm in enumerate(alarmed):
+        groups.setdefault(alarm.get("said", i), []).append(alarm)
+    return groups
 
 
 def one_item(group, links):
