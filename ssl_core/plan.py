@@ -10,8 +10,10 @@ from itertools import product
 from pathlib import Path
 
 from ssl_core.config import CONFIGS, PLAIN, SUPERVISED, ConfigError
+from ssl_core.data import load
+from ssl_core.data.pools import pools
 from ssl_core.files import root
-from ssl_core.keys import LITE0_PACKAGE, make_key, weights_there
+from ssl_core.keys import LITE0_PACKAGE, NETWORK, make_key, weights_there
 from ssl_core.leaks import leaks, refuse_leaks
 from ssl_core.nb import parameters_of, stamp
 from ssl_core.presets import ARGUMENTS, values_of
@@ -21,7 +23,6 @@ from ssl_core.states import DONE, TO_RUN, assess
 from ssl_core.study import Data
 
 NOTEBOOKS = {"pretrain": "10_pretrain", "probe": "20_probe", "finetune": "30_finetune"}
-NETWORK = ("encoder", "encoder_args", "stem", "normalisation")
 
 
 @dataclass
@@ -149,7 +150,7 @@ class _Planner:
         self.defaults = {stage: parameters_of(notebook_of(stage)) for stage in NOTEBOOKS}
         self.stamps = {stage: stamp(notebook_of(stage)) for stage in NOTEBOOKS}
         self.data = {data.dataset: data for data in study.data}
-        self.load, self.pools = cache(self.load), cache(self.pools)  # one draw serves all runs that share it
+        self.load, self.pools = cache(load), cache(self.pools)  # one draw serves all runs that share it
         self.pretraining = cache(self.pretraining)
 
     def read_all(self):
@@ -163,11 +164,6 @@ class _Planner:
                     wrong.append(" ".join(str(error).split()))
         if wrong:
             raise ConfigError(f"data: {' | '.join(dict.fromkeys(wrong))}")
-
-    def load(self, dataset, size):
-        from ssl_core.data import load
-
-        return load(dataset, size)
 
     def size(self, data):
         return data.image_size or self.defaults["pretrain"]["image_size"]
@@ -191,8 +187,6 @@ class _Planner:
         return list(self.study.splits_of(target).each())
 
     def pools(self, dataset, size, arguments):
-        from ssl_core.data.pools import pools
-
         return pools(self.load(dataset, size), **dict(arguments))
 
     def add(self, stage, where, values, **above) -> Job:
