@@ -10,9 +10,8 @@ from torch import nn
 
 from ssl_core.config import ConfigError
 from ssl_core.encoders import load_encoder, load_strictly, use_cifar_stem
-from ssl_core.finished import encoder_of
+from ssl_core.finished import USE, encoder_of
 
-USE = "research use only"
 LINEAR = {"mean", "scale", "weight", "bias"}
 TOLERANCE = 1e-4  # of a probability, between the study's own scores and those of the exported head
 

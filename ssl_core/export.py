@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 
 from ssl_core.analysis.plots import words
-from ssl_core.as_timm import USE, network
+from ssl_core.as_timm import network
 from ssl_core.config import ConfigError
 from ssl_core.files import atomic_json, atomic_write, outputs, root
+from ssl_core.finished import USE
 from ssl_core.runs import damage, read_run
 from ssl_core.table import read_plan, read_results
 

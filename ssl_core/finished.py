@@ -17,6 +17,7 @@ from ssl_core.keys import fingerprint
 from ssl_core.runs import damage, read_run
 from ssl_core.table import read_text
 
+USE = "research use only"
 ENOUGH = 5000  # of the study's images, where features have to be computed anew
 
 

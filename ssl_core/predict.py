@@ -18,9 +18,8 @@ from ssl_core.encoders import load_encoder
 from ssl_core.evaluate.features import extract
 from ssl_core.evaluate.probe import apply_probe
 from ssl_core.files import atomic_write, replacing
-from ssl_core.finished import encoder_file, header_key, open_head, pixels_for, study_features
+from ssl_core.finished import USE, encoder_file, header_key, open_head, pixels_for, study_features
 
-USE = "research use only"
 NEIGHBOUR = 10
 
 
