@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ssl_core.analysis import attribution, contrasts, curves, figures, grid, plots
-from ssl_core.analysis.plots_study import mean_over_splits
+from ssl_core.analysis.plots_study import mean_over_splits, source
 from ssl_core.analysis.tables import escaped
 from ssl_core.analysis.wording import budget_short, metric_words, words
 from ssl_core.files import atomic_write, outputs, root
@@ -21,6 +21,7 @@ from ssl_core.table import read_plan, read_results
 METRICS = ("balanced_accuracy", "accuracy", "roc_auc", "average_precision", "f1_macro")
 DIGITS = dict(zip("0123456789", "Zero One Two Three Four Five Six Seven Eight Nine".split())) | {".": "Point",
                                                                                                  "%": "Percent"}
+UNITS = "% Means in per cent, differences in percentage points, N splits or pairs; above each the keys of its runs.\n"
 KINDS = ("pdf", "png", "csv", "txt", "alt.txt")
 
 
@@ -54,11 +55,12 @@ def write(study, to, width="page"):
     told, plan, to = told_of(study), read_plan(study), Path(to)
     drawn = [(name, *one) for name in figures.FIGURES for one in save(name, told, to, width)]
     found = means(told.table)
-    tables = grids(found, bold_in(told.folder)) | contrast_tables(told.summary)
+    images = source(told.table).split("Made by")[0]
+    tables = grids(found, bold_in(told.folder), images) | contrast_tables(told.summary, images)
     for name, text in tables.items():
         atomic_write(to / "tables" / f"{name}.tex", text)
     macros = numbers(plan["study"], told.summary, found)
-    atomic_write(to / "numbers.tex", "".join(macros.values()))
+    atomic_write(to / "numbers.tex", UNITS + "".join(macros.values()))
     atomic_write(to / "figures.tex", "\n".join(figure_text(file, caption, alt) for _, file, caption, alt in drawn))
     atomic_write(to / "references.bib", references(used_by(told, study)))
     known = fields(told, plan, parameters_of(root() / "notebooks" / "10_pretrain.ipynb"))
@@ -114,10 +116,12 @@ def bold_in(folder):
     return set(zip(rows.dataset, rows.arm, rows.protocol, rows.budget))
 
 
-def grids(found, bold):
-    """{file: table} of one metric by series (row) and budget (column), for each data set and protocol."""
+def grids(found, bold, images=""):
+    """{file: table} of one metric by series (row) and budget (column), for each data set and protocol; of what has no
+    protocol, the majority class, there are macros alone. images: a sentence that says whether they are real.
+    """
     tables = {}
-    for (dataset, protocol), rows in found.groupby(["dataset", "protocol"], sort=False):
+    for (dataset, protocol), rows in found[found.protocol != "none"].groupby(["dataset", "protocol"], sort=False):
         metric = next(name for name in METRICS if name in set(rows.metric))
         rows = rows[rows.metric == metric]
         cells = [rf"\textbf{{{value}}}" if name in bold else value for value, name in
@@ -128,7 +132,7 @@ def grids(found, bold):
         n = rows.n.max()
         over = f"{n} splits" if n > 1 else "test images, one split"
         said = (f"{words(metric).capitalize()} in %, {words(protocol)}, {dataset}: mean and 95 % interval over {over}, "
-                "by labels. Bold: the best with probability 0.95 or more.")
+                f"by labels. Bold: the best with probability 0.95 or more. {images}").strip()
         tables[f"grid_{dataset}_{protocol}"] = latex(wide.reset_index(names="arm"), said, f"grid_{dataset}_{protocol}")
     return tables
 
@@ -138,7 +142,7 @@ def interval(row):
     return f"{100 * row['mean']:.1f}{ends}"
 
 
-def contrast_tables(summary):
+def contrast_tables(summary, images=""):
     """{file: table} of the contrasts of each family, of a chain's steps, and of the slopes of response curves."""
     tables = {}
     told = summary[summary.family.isin([*contrasts.FAMILIES, attribution.FAMILY, curves.FAMILIES[0]])]
@@ -154,8 +158,12 @@ def contrast_tables(summary):
             p=[probability(p) for p in rows.p_adjusted])
         if rows.dataset.nunique() > 1:
             frame.insert(0, "data", list(map(escaped, rows.dataset)))
-        tables[name] = latex(frame, f"{family.capitalize()}: differences in percentage points with 95 % intervals over "
-                             "test images and splits together; p adjusted by Holm's rule.", name)
+        over = [f"{unit} and test images together" for unit in ("splits", "seeds")
+                if rows.test.str.contains(f"over {unit}").any()]
+        over += ["test images alone where there is one pair"] * bool(rows.n_pairs.eq(1).any())
+        tables[name] = latex(frame, f"{family.capitalize()}: {'changes' if slopes else 'differences'} in percentage "
+                             f"points with 95 % intervals over {', over '.join(over)}. p: adjusted by Holm's rule. "
+                             f"{images}".strip(), name)
     return tables
 
 

@@ -6,7 +6,9 @@ import re
 import pandas as pd
 
 from ssl_core.analysis.tables import rows_text
-from ssl_core.config import CONFIGS, ConfigError
+from ssl_core.analysis.wording import budget_short, words
+from ssl_core.augment import RECIPES
+from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
 from ssl_core.data import load
 from ssl_core.data.cards import read_card
 from ssl_core.data.census import holds
@@ -17,9 +19,17 @@ from ssl_core.protocols import protocol
 from ssl_core.runs import read_run
 from ssl_core.study import load_study
 
+CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 SHOWN = """method method_args wrap encoder encoder_args stem normalisation init image_size recipe optimiser lr
     weight_decay optimiser_args batch epochs steps warmup precision""".split()
+TUNED = """train recipe optimiser optimiser_args lr head_lr weight_decay layer_decay drop_path label_smoothing schedule
+    batch epochs steps warmup select""".split()
+UNITS = {"image_size": "pixels", "batch": "images", "warmup": "of all steps"}
+POOLS = {"balanced": "training part, as many of each class", "natural": "training part, as it is",
+         "as_pretrain": "the pretraining split"}
 COLUMNS = 12  # classes; of more the smallest and largest are given
+BOTH = ("The interval of a difference holds two doubts, about other {} (Student's t) and about other test images "
+        "(bootstrap by {}); their half widths are added as squares (Banerjee 1960).")
 
 
 def fields(told, plan, defaults):
@@ -32,23 +42,44 @@ def fields(told, plan, defaults):
     n = trained.groupby("dataset")[["draw_seed", "order_seed"]].apply(lambda rows: len(rows.drop_duplicates()))
     grouped = told.table.n_groups.gt(0) & (told.table.n_groups < told.table.n)
     kinds = sorted({job["seen"]["split_kind"] for job in jobs})
+    splits = f"{n.max()} split{'s' * bool(n.max() > 1)}"
     return {
-        "study": plan["study"], "question": plan["question"], "flow": flow(jobs, records, told.table),
-        "hyper": hyper(jobs, plan["study"], defaults),
-        "protocols": protocols_of(told.table), "splits": f"{n.max()} split{'s' * bool(n.max() > 1)}",
-        "tests": "; ".join(sorted(set(told.summary.test))) or "none",
+        "study": plan["study"], "question": plan["question"],
+        "images": " ".join(map(stands_for, cards.values(), cards)), "flow": flow(jobs, records, told.table),
+        "hyper": hyper(jobs, plan["study"], defaults), "protocols": protocols_of(told.table, jobs), "splits": splits,
+        "doubts": doubts(told.summary, splits, grouped.any()),
+        "floors": ", ".join(map(words, told.table.arm[(told.table.pretrain_dataset == "") & told.table.value.notna()]
+                                .unique())) or "nothing",
         "families": ", ".join(sorted(set(told.summary.family))) or "none", "hardware": hardware(records),
         "commits": ", ".join(commits(records)) or "not known",
         "licences": rows_text([{"data set": name, "title": card.title, "licence": card.licence or "not known",
                                 "source": card.source, "to cite": card.citation} for name, card in cards.items()]),
         "sources": " ".join(f"{card.title} ({card.source})." for card in cards.values()),
-        "synthetic": "; ".join(f"{name}: {'synthetic' if card.synthetic else 'real'}" for name, card in cards.items()),
-        "disjoint": "patients, slides or the like (groups)" if grouped.any() else
-                    "images; no group is known, so that copies of one patient could stand on both sides",
-        "samples": f"{told.table.n.max():,.0f} test images, {n.max()} splits",
+        "disjoint": "by group (patient, slide or the like)" if grouped.any() else
+                    "by image; no group (patient, slide) is known, so that images of one could stand on both sides",
+        "samples": f"{told.table.n.max():,.0f} test images, {splits}",
         "imbalance": f"it is what is studied: splits {', '.join(kinds)}; ratios "
                      + ", ".join(f"1:{ratio:g}" for ratio in sorted({job["seen"]["ratio"] for job in jobs})),
     }
+
+
+def stands_for(card, name):
+    """Real or synthetic, and of a stand-in that it is one."""
+    about = (f" that stand in for `{card.rehearses}` and hold nothing of it: a rehearsal, no result on "
+             f"`{card.rehearses}`") if card.rehearses else ""
+    return f"`{name}`: {'synthetic' if card.synthetic else 'real'} images{about}."
+
+
+def doubts(summary, splits, grouped):
+    """What the interval of a difference is over, in sentences, by what `contrasts` calls its test."""
+    by = "whole groups" if grouped else "image, within each class"
+    alone = f"is over test images alone (paired bootstrap by {by}); nothing is known about other splits or seeds."
+    over = [kind for kind in ("splits", "seeds") if summary.test.str.contains(f"over {kind}").any()]
+    if not over:
+        return f"There is one split and one seed. The interval of a difference {alone}"
+    unit = (f"The unit of replication is the split ({splits}): runs of one split are averaged first, and comparisons "
+            "are paired by split." if "splits" in over else "There is one split, and pairs are its seeds.")
+    return f"{unit} {BOTH.format(over[0], by)}" + f" That of a single pair {alone}" * bool(summary.n_pairs.eq(1).any())
 
 
 def flow(jobs, records, table):
@@ -73,7 +104,7 @@ def flow(jobs, records, table):
             groups = {"groups": len(set(data.groups[at]))} if data.grouped else {}
             rows.append({"part": part, "images": len(mine), "with a label": int(mine.any(1).sum()), **groups,
                          **by_class})
-        said += [f"**{name}**, split {job['seen']['draw_seed']}", rows_text(rows)]
+        said += [f"**{name}**, counted with draw {job['seen']['draw_seed']}", rows_text(rows)]
     splits = pd.DataFrame([{"data set": r["parameters"]["dataset"], "split": r["parameters"]["split_kind"],
                             "ratio": f"1:{r['parameters']['ratio']:g}", "twin": r["parameters"]["twin"],
                             "images": r["n_unlabelled"], "largest class": max(r["counts"]),
@@ -85,7 +116,9 @@ def flow(jobs, records, table):
                             | {"pretrainings": rows["images"]["size"]}).reset_index()
         said += ["Pretraining splits", rows_text(rows.to_dict("records"))]
     labels = table[table.n_labelled > 0].groupby(["dataset", "label_pool", "budget"]).n_labelled.agg(span)
-    return "\n\n".join([*said, "Labels of a budget", rows_text(labels.reset_index().to_dict("records"))])
+    return "\n\n".join([*said, "Labels of a budget", rows_text([
+        {"data set": name, "drawn from": POOLS[pool], "budget": budget_short(budget), "labelled images": n}
+        for (name, pool, budget), n in labels.items()])])
 
 
 def span(values):
@@ -106,19 +139,36 @@ def hyper(jobs, study, defaults):
         for name in SHOWN:
             inner = own.get(name) if name.endswith("_args") else None
             each = {f"{name}.{key}": v for key, v in inner.items()} if inner else {name: own[name]}
-            for field, value in each.items():
+            for field, value in each.items() if own[name] or name not in ("epochs", "steps") else ():
                 row = known.get(field)
                 source = (f"preset {presets[arm]}: {row.source}" if row and row.value == value else "default"
                           if own[name] == defaults.get(name) else "this study")
-                rows.append({"setting": field, "value": value if isinstance(value, str) else json.dumps(value),
-                             "from": source})
+                rows.append({"setting": field, "value": shown(field, value), "from": source})
         said.insert(0, f"**{arm}**\n\n{rows_text(rows)}")
     return "\n\n".join(said) or "Nothing was pretrained."
 
 
-def protocols_of(table):
-    names = [name for name in dict.fromkeys(table.protocol) if name and name != "none"]
-    return "\n".join(f"- `{name}`: {protocol(name).about} From: {protocol(name).source}" for name in names)
+def shown(field, value):
+    """A setting as a reader needs it: with its unit, a recipe of views with what it does, and "none" for nothing."""
+    if field == "recipe":
+        does = RECIPES[value] if isinstance(value, str) else value
+        return f"{value}: " * isinstance(value, str) + (", ".join(f"{k} {json.dumps(v)}" for k, v in does.items() if v)
+                                                        or "the whole image")
+    text = value if isinstance(value, str) else json.dumps(value) if value not in ([], {}) else "none"
+    return f"{text} {'epochs' if field == 'warmup' and value >= 1 else UNITS.get(field, '')}".strip()
+
+
+def protocols_of(table, jobs):
+    """Each protocol that was used: what it is, where it is from, and its settings in this study."""
+    said = []
+    for name in [name for name in dict.fromkeys(table.protocol) if name and name != "none"]:
+        p = protocol(name)
+        own = next(job["own"] for job in jobs if name in job["own"].get("protocols", [job["own"].get("protocol")]))
+        used = own["heads"].get(name, {}) if p.stage == "probe" else {key: own[key] for key in TUNED if own[key]}
+        each = (f"{key} {shown(key, value)}" + " (this study's)" * (bool(p.values) and value != p.values.get(key))
+                for key, value in used.items())
+        said.append(f"- `{name}`: {p.about} From: {p.source}" + f" Settings: {'; '.join(each)}." * bool(used))
+    return "\n".join(said)
 
 
 def commits(records):
@@ -127,29 +177,34 @@ def commits(records):
 
 def hardware(records):
     done = [r for r in records if r.get("seconds")]
-    hours = pd.DataFrame([{"stage": r["stage"], "jobs": 1, "hours": r["seconds"] / 3600} for r in done],
+    hours = pd.DataFrame([{"stage": r["stage"], "jobs": 1, "hours": r.get("job_seconds", r["seconds"]) / 3600}
+                          for r in done],
                          columns=["stage", "jobs", "hours"]).groupby("stage", sort=False).sum().reset_index()
     memory = max([max(r["peak_memory_mb"].values()) for r in done if r.get("peak_memory_mb")], default=0)
     packages = sorted({f"{name} {number}" for r in done for name, number in r.get("packages", {}).items()})
     of = {what: ", ".join(sorted({str(r.get(what)) for r in done}))
           for what in ("device", "threads", "system", "python")}
     rows = hours.assign(hours=hours.hours.map("{:.2f}".format)).to_dict("records")
-    return (f"Device: {of['device']}; threads a job: {of['threads']}; {of['system']}, Python {of['python']}; "
+    return (f"Device: {of['device']}; threads of a job: {of['threads']}; {of['system']}, Python {of['python']}; "
             f"{', '.join(packages)}. Most memory of a job: {memory:,} MB. Commits: {', '.join(commits(records))}. "
-            f"Hours as measured, {hours.hours.sum():.2f} in all:\n\n{rows_text(rows)}")
+            f"Time of the jobs as measured, {hours.hours.sum():.2f} hours in all; several may have run side by "
+            f"side:\n\n{rows_text(rows)}")
 
 
 # --- references -------------------------------------------------------------------------------------------------------
 
 def used_by(told, study):
-    """Names of all that a study used: methods, add-ons, cards and what stands in for them, libraries, its system."""
+    """Names of all that a study used: methods, their arguments, add-ons, networks, cards and what stands in for them,
+    libraries, its system."""
     jobs = list(told.jobs.values())
     trained = [job["own"] for job in jobs if job["stage"] == "pretrain"]
     sets = {name for job in jobs for name in (job["own"]["dataset"], job["seen"]["dataset"])}
     made = {read_card(name).made.get("from") for name in sets}
     packages = {name for job in jobs for name in read_run(root() / job["folder"]).get("packages", {})}
     return ({own["method"] for own in trained} | {add["name"] for own in trained for add in own.get("wrap") or ()}
-            | sets | made | packages | {"statistics"} | {f"system_{m[1]}" for m in [re.match("([a-e])_", study)] if m})
+            | {name for own in trained for name in own["method_args"]}
+            | {re.match("[a-z]+", own["encoder"])[0] for own in trained} | sets | made | packages
+            | {"statistics", "checklist"} | {f"system_{m[1]}" for m in [re.match("([a-e])_", study)] if m})
 
 
 def references(used):

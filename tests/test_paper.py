@@ -172,14 +172,30 @@ def test_whatever_a_study_may_use_has_a_reference_and_only_what_it_used_is_cited
     assert "usedby" not in cited and cited.count("{") == cited.count("}")
 
 
-def test_volumes_and_pages_stand_only_where_a_card_or_preset_gives_them():
-    given = "".join(path.read_text("utf-8") for folder in ("data", "presets") for path in
-                    (root() / "params" / folder).glob("*.yaml")).replace("–", "-")
+def test_a_reference_is_whole_or_says_what_nobody_checked():
     for entry in re.findall(r"(?ms)^@.*?\}\}$", (root() / "params" / "references.bib").read_text("utf-8")):
-        for field, value in re.findall(r"(volume|pages|doi) = \{([^}]*)\}", entry):
-            known = value.replace("--", "-") in given or field == "doi" and value in (
-                root() / "ssl_core" / "presets.py").read_text("utf-8")
-            assert known, f"{entry.splitlines()[0]} {field}"
+        needs = "title year usedby" + " journal volume pages" * entry.startswith("@article")
+        given = set(re.findall(r"(\w+) = \{", entry))
+        assert set(needs.split()) <= given and given & {"author", "editor"}, entry
+        assert "not checked" in entry or "to be filled" not in entry, entry
+
+
+def test_the_checklist_has_each_item_of_both_statements():
+    rows = [line.split("|") for line in (root() / "params" / "paper" / "checklist.md").read_text("utf-8").splitlines()
+            if line.startswith("| ")]
+    claim, tripod = (re.findall(pattern, " ".join(row[i] for row in rows)) for i, pattern in
+                     ((2, r"\d+"), (3, r"(\d+)[a-g]?")))
+    assert set(map(int, claim)) == set(range(1, 45)) and set(map(int, tripod)) == set(range(1, 28))
+
+
+@pytest.mark.parametrize("tests, pairs, says", [
+    (["paired t over splits with bootstrap over images"], [5], "by whole groups); their half widths"),
+    (["paired t over splits with bootstrap over images", "paired bootstrap over images"], [5, 1], "a single pair is"),
+    (["paired t over seeds with bootstrap over images"], [3], "There is one split, and pairs are its seeds."),
+    (["paired bootstrap over images"], [1], "There is one split and one seed. The interval")])
+def test_methods_say_of_other_splits_only_what_was_asked(tests, pairs, says):
+    said = paper_words.doubts(pd.DataFrame({"test": tests, "n_pairs": pairs}), "5 splits", True)
+    assert says in said and ("unit of replication" in said) == ("over splits" in tests[0])
 
 
 def test_a_user_s_data_set_is_cited_as_its_card_says(tmp_path):
