@@ -25,9 +25,9 @@ def parameters(model, names):
     return model(**{name: names[name] for name in model.model_fields if name in names})
 
 
-def headline(text="*The result stands here when the notebook has run.*"):
+def headline():
     """Markdown at the top of a notebook that a later cell replaces: `.update(Markdown(…))`."""
-    return display(Markdown(text), display_id=True)
+    return display(Markdown("*The result stands here when the notebook has run.*"), display_id=True)
 
 
 def bullets(sentences, otherwise=""):
