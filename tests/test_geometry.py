@@ -1,5 +1,7 @@
 """Where features lie: equations on planted features, and whether a planted tail is told."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -75,6 +77,7 @@ def test_auroc_of_rarity_is_that_of_sklearn_and_holds_its_truth():
         held.append(low <= 0.7602 <= high)  # Φ(1 / √2)
     assert 0.9 < np.mean(held) < 0.985
     assert np.isnan(rare_auroc(scores, rare & False)).all()
+    assert np.isnan(rare_auroc(scores, np.arange(300) == 7)[1:]).all()  # one rare image: a value without an interval
 
 
 def test_a_planted_tail_is_told_by_its_view_distance():
@@ -113,6 +116,8 @@ def test_figures_of_geometry_are_drawn_well_and_say_their_numbers(style):
     told = detection(kept, labels, FREQUENCY).assign(run="a", series="BCL")
     fig = drawn_well(plots_geometry.plot_detection(told).figure)
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["BCL, view distance", "BCL, memory of the loss"]
+    (ax,) = drawn_well(plots_geometry.plot_detection(told[told.epoch == 5]).figure).axes
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["BCL, view distance", "BCL, memory of the loss"]
     assert "200 pretraining images, 50 of them" in said_well(plots_geometry.caption_detection(told, TABLE))
 
 
@@ -123,13 +128,18 @@ def test_neighbours_panel_starts_with_rare_classes_and_names_those_of_another_cl
     near = neighbours(h, h[::-1], labels, labels[::-1], k=4)
     share = plots_geometry.shares(near, labels, FREQUENCY)
     assert share["few"] == pytest.approx(near.same[near["query"] % 4 == 3].mean()) and list(share)[0] == "all"
-    some = near[near["query"].isin(at)].assign(query=lambda rows: rows["query"].map(list(at).index))
-    pictures = RNG.integers(0, 255, (40, 1, 8, 8)).astype(np.uint8)
-    fig = drawn_well(plots_geometry.plot_neighbours(some, pictures[at], dict(enumerate(pictures)), labels[at], CLASSES,
-                                                    FREQUENCY))
-    named = [ax.get_xlabel() for ax in fig.axes if ax.get_xlabel()]
-    assert len(named) == (~some.same).sum() and "(few)" in fig.axes[0].get_ylabel()
-    assert "the 4 labelled images" in said_well(plots_geometry.caption_neighbours(some, share, TABLE))
+    images = RNG.integers(0, 255, (80, 1, 8, 8)).astype(np.uint8)
+    data = SimpleNamespace(images=images, labels=np.r_[labels, labels[::-1]], classes=CLASSES)
+    pools = SimpleNamespace(test=np.arange(40), labelled=np.arange(40, 80))
+    frame = plots_geometry.neighbour_frame(near, at, data, pools, FREQUENCY)
+    asked, first = frame[frame["rank"] == 0], near[near["query"] == at[0]]
+    assert list(asked.frequency) == ["few", "medium", "many"] and list(asked["class"]) == ["dog", "cat", "ant"]
+    assert list(asked.picture) == [plots.as_text(images[i]) for i in at]
+    mine = frame[(frame["query"] == 0) & (frame["rank"] > 0)]
+    assert list(mine.picture) == [plots.as_text(images[40 + i]) for i in first.neighbour]
+    (ax,) = drawn_well(plots_geometry.plot_neighbours(frame).figure).axes
+    assert len(ax.patches) == len(ax.texts) == (~frame.same).sum() and "(few)" in ax.get_yticklabels()[0].get_text()
+    assert "the 4 labelled images" in said_well(plots_geometry.caption_neighbours(frame, share, TABLE))
 
 
 def test_calibration_is_grouped_by_the_class_that_is_named(style, tmp_path):

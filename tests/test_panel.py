@@ -49,9 +49,10 @@ def test_the_figure_names_its_columns_and_the_sentence_its_fill(method):
     made, quality = panel.reconstructions(method, images)
     with plt.rc_context():
         plots.use_style()
-        grid = panel.plot_reconstructions(made, quality)
-        assert [ax.get_title() for ax in grid[0]] == list(panel.COLUMNS) and grid.shape == (4, 4)
-        boxes = [ax.title.get_window_extent() for ax in grid[0]]
+        ax = panel.plot_reconstructions(panel.pictured(made, quality))
+        ax.figure.canvas.draw()
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == list(panel.COLUMNS) and len(ax.images) == 16
+        boxes = [tick.label2.get_window_extent() for tick in ax.xaxis.get_major_ticks()]
         assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
         plt.close("all")
     said = panel.quality_sentence(quality, norm_pix=False)

@@ -13,7 +13,7 @@ import pandas as pd
 from ssl_core.analysis.compare import contrast
 from ssl_core.analysis.contrasts import BALANCED, FEW, READ, SPLIT, adjusted, drawn, judged, predictions
 from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes
-from ssl_core.analysis.plots_study import LOOKS, SPARE, source, thousands
+from ssl_core.analysis.plots_study import look_of, source, thousands
 from ssl_core.analysis.power import undecided_sentence
 from ssl_core.analysis.wording import budget_words, metric_words, points, span, words
 
@@ -186,17 +186,21 @@ def to_draw(frame, along):
 
 
 def plot_curve_panels(frame):
-    """A row for each protocol, a panel for what is held: `plot_curves`, and the slopes below. frame: of `to_draw`."""
+    """A row for each protocol, a panel for what is held: `plot_curves`, and the slopes beside. frame: of `to_draw`."""
     protocols, held_at = frame.protocol.unique(), frame.held.unique()
     arms = frame.groupby(["pretrain_dataset", "arm", "split_kind"]).ngroups
-    fig, panels = plt.subplots(len(protocols), len(held_at), figsize=(PAGE, (1.9 + 0.14 * arms) * len(protocols)),
-                               sharex=True, sharey="row", squeeze=False)
+    below = len(held_at) > 1  # where a legend has room
+    height = 2.1 + 0.15 * arms if below else max(1.8, 0.15 * arms)
+    fig, panels = plt.subplots(len(protocols), len(held_at), figsize=(PAGE, height * len(protocols)), sharex=True,
+                               sharey="row", squeeze=False)
     for line, protocol in zip(panels, protocols):
         for ax, at in zip(line, held_at):
             rows = frame[(frame.protocol == protocol) & (frame.held == at)]
             ax.set_title(f"{words(protocol)}, {at}")
             if len(rows):
-                plot_curves(rows, ax)
+                legend = plot_curves(rows, ax).get_legend()
+                if below:
+                    legend.set(loc="upper center", bbox_to_anchor=(0.5, -0.25))
             ax.label_outer()
     return fig
 
@@ -212,8 +216,7 @@ def plot_curves(frame, ax=None):
     for i, (name, rows) in enumerate(curves):
         log_x, (colour, marker) = np.log10(rows.x), (PALETTE[i % len(PALETTE)], "osD^vP*"[i % 7])
         if len(parts[1]) == len(curves):  # each arm as all figures draw it
-            others = [arm for arm in dict.fromkeys(one[1] for one, _ in curves) if arm not in LOOKS]
-            colour, marker = LOOKS[name[1]] if name[1] in LOOKS else SPARE[others.index(name[1]) % len(SPARE)]
+            colour, marker = look_of(parts[1])[name[1]]
         label = ", ".join([words(name[1]), *(words(part) if j == 3 else part.replace("_", " ") if j == 2 else part
                                              for j, part in enumerate(name) if j != 1 and len(parts[j]) > 1)])
         slope, low, high = rows.iloc[0][["slope", "slope_low", "slope_high"]]
@@ -230,7 +233,7 @@ def plot_curves(frame, ax=None):
     ax.set_xticks(ticks, [f"1:{thousands(x)}" if first.along == "ratio" else thousands(round(x)) for x in ticks])
     ax.xaxis.set_minor_locator(plt.NullLocator())
     ax.set(xlabel=ALONG[first.along], ylabel=f"{metric_words(first.metric, first.group)} in %")
-    ax.legend(fontsize=6.5, title="slope per tenfold", title_fontsize=6.5, loc="best")
+    ax.legend(fontsize=6.5, title="slope per tenfold", title_fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 

@@ -8,6 +8,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
+from ssl_core.evaluate.features import class_token
 from ssl_core.evaluate.neighbours import nearest, unit
 from ssl_core.train import effective_rank
 
@@ -16,17 +17,18 @@ SPLIT = ("ratio", "twin", "draw_seed", "order_seed")
 
 
 @torch.inference_mode()
-def two_views(encoder, images, augment, seed=0):
-    """h of two draws of the augmentation of each image, two arrays (N, D), the encoder in eval mode.
+def two_views(encoder, images, augment, seed=0, what="h"):
+    """h, or the class token, of two draws of the augmentation of each image, two arrays (N, D), in eval mode.
 
-    images: (N, C, S, S) uint8.
+    images: (N, C, S, S) uint8; what: "h" or "token".
     """
     encoder.eval()
     generator, found = torch.Generator().manual_seed(seed), ([], [])
     for start in range(0, len(images), BATCH):
         batch = torch.from_numpy(np.array(images[start:start + BATCH]))
         for side in found:
-            side.append(encoder(augment(batch, generator)).h.numpy())
+            x = augment(batch, generator)
+            side.append((encoder(x).h if what == "h" else class_token(encoder, x)).numpy())
     return tuple(map(np.concatenate, found))
 
 
@@ -114,7 +116,7 @@ def neighbours(queries, bank, query_labels, bank_labels, k=5):
 def rare_auroc(scores, rare):
     """Area under the ROC curve of "the higher the score, the rarer the class", with DeLong's 95 % interval (1988).
 
-    scores: (n,); rare: (n,) bool → value, low, high; NaN where either kind is missing.
+    scores: (n,); rare: (n,) bool → value, low, high; NaN where either kind is missing, and no interval where it is one.
     """
     x, y = np.asarray(scores)[rare], np.asarray(scores)[~rare]
     if not (len(x) and len(y)):
@@ -124,7 +126,7 @@ def rare_auroc(scores, rare):
     below = 1 - (ranks[len(x):] - rankdata(y)) / len(x)
     variance = sum(v.var(ddof=1) / len(v) if len(v) > 1 else np.nan for v in (above, below))
     half = norm.ppf(0.975) * variance ** 0.5
-    return above.mean(), max(0.0, above.mean() - half), min(1.0, above.mean() + half)
+    return above.mean(), *np.clip([above.mean() - half, above.mean() + half], 0, 1)
 
 
 def detection(kept, labels, frequency):

@@ -17,7 +17,7 @@ def in_column(fig, width):
     panels = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
     at = [(ax.get_subplotspec().rowspan.start, ax.get_subplotspec().colspan.start) for ax in panels]
     down, across = (max(place[i] for place in at) + 1 for i in (0, 1))
-    longest = max(len(name) for ax in panels for name in names_on(ax.yaxis))
+    longest = max((len(name) for ax in panels for name in names_on(ax.yaxis)), default=0)
     fewer = 1 if across < 4 or longest > 12 else -(-across // 2)
     stacked, first = -(-across // fewer), dict(zip(at, panels))
     height = fig.get_figheight() * (1.6 if longest > WRAPPED else 1)
@@ -29,7 +29,7 @@ def in_column(fig, width):
             ax.tick_params(labelleft=True)
             ax.set_ylabel(ax.get_ylabel() or first[row, 0].get_ylabel())
         ax.set_xlabel(textwrap.fill(ax.get_xlabel(), letters))
-        if longest > WRAPPED:
+        if longest > WRAPPED and names_on(ax.yaxis):
             ax.set_yticks(ax.get_yticks(), [textwrap.fill(name, WRAPPED) for name in names_on(ax.yaxis)], fontsize=7)
     for title in filter(None, (fig._supxlabel, fig._supylabel)):
         title.set_text(title.get_text().replace(" (", "\n("))

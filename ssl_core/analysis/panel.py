@@ -1,12 +1,12 @@
 """What a masked autoencoder makes of images it was not trained on."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ssl_core.analysis.plots import PAGE, show_image
+from ssl_core.analysis.plots import PAGE, as_text, axes, plot_pictures
+from ssl_core.analysis.plots_study import source
 from ssl_core.augment import Augment
 
 COLUMNS = ("original", "masked", "reconstruction", "pasted")
@@ -71,18 +71,25 @@ def masked_quality(original, filled, removed):
     return np.array(noise), np.array(similar)
 
 
-def plot_reconstructions(panel, quality, rows=4):
-    """Images in rows: as they are, what the encoder saw, what was made of it, and both together with their PSNR."""
-    fig, grid = plt.subplots(rows, len(COLUMNS), figsize=(PAGE * 0.55, PAGE * 0.55 * rows / len(COLUMNS) + 0.2),
-                             squeeze=False)
-    for i, row in enumerate(grid):
-        for ax, name in zip(row, COLUMNS):
-            show_image(ax, panel[name][i])
-        row[-1].text(1.05, 0.5, f"{quality.psnr[i]:.1f} dB\nSSIM {quality.ssim[i]:.2f}", va="center", fontsize=7,
-                     transform=row[-1].transAxes)
-    for ax, name in zip(grid[0], COLUMNS):
-        ax.set_title(name, loc="center", fontsize=7)
-    return grid
+def pictured(panel, quality, rows=4):
+    """What the figure is drawn from: the quality of every image and, of the first few, the pictures as text."""
+    return quality.assign(**{name: pd.Series([as_text(image) for image in panel[name][:rows]]) for name in COLUMNS})
+
+
+def plot_reconstructions(frame, ax=None):
+    """Images in rows: as they are, what the encoder saw, what was made of it, and both together, whose quality over the
+    removed pixels stands beside it. frame: of `pictured`."""
+    shown = frame.dropna(subset="original")
+    ax = axes(ax, PAGE * 0.65, PAGE * 0.14 * len(shown) + 0.2)
+    said = [f"{row.psnr:.1f} dB\nSSIM {row.ssim:.2f}" for row in shown.itertuples()]
+    plot_pictures(shown[list(COLUMNS)].to_numpy(), ax, COLUMNS, said).yaxis.tick_right()
+    return ax
+
+
+def caption_reconstructions(frame, table, norm_pix):
+    return ("Test images, what is left of them, what the autoencoder makes of it, and its patches pasted in where they "
+            "were removed; at the right PSNR and SSIM of the removed pixels. "
+            f"{quality_sentence(frame, norm_pix)} {source(table)}")
 
 
 def quality_sentence(quality, norm_pix):
@@ -92,7 +99,7 @@ def quality_sentence(quality, norm_pix):
     """
     fill = ("each removed patch filled with its own mean colour" if norm_pix else
             "removed patches filled with the mean colour of the visible ones")
-    mean = quality.replace(np.inf, np.nan).mean()
+    mean = quality.replace(np.inf, np.nan).mean(numeric_only=True)
     return (f"Over the removed pixels of {len(quality):,} images not trained on: {mean.psnr:.1f} dB and SSIM "
             f"{mean.ssim:.2f}, against {mean.psnr_floor:.1f} dB and {mean.ssim_floor:.2f} with {fill}. "
             f"Over whole images: {mean.psnr_pasted:.1f} dB and SSIM {mean.ssim_pasted:.2f} for the pasted ones, "

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,6 +10,7 @@ import numpy as np
 import seaborn as sns
 from IPython import get_ipython
 from IPython.display import HTML, display
+from PIL import Image
 
 from ssl_core.analysis.layout import alt_text
 from ssl_core.analysis.wording import budget_short, budget_words, words
@@ -32,9 +34,10 @@ def axes(ax, width=COLUMN, height=2.3):
     return ax if ax is not None else plt.subplots(figsize=(width, height))[1]
 
 
-def legend_below(ax):
-    """Outside the axes, where it covers no data."""
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+def legend_below(fig, ncols=3, **more):
+    """One legend for all panels, outside of them, where it covers no data."""
+    found = {label: handle for ax in fig.axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    fig.legend(found.values(), found.keys(), **{"loc": "outside lower center", "ncols": ncols} | more)
 
 
 def save_figure(fig, folder, name, data, caption):
@@ -72,6 +75,33 @@ def show_image(ax, image):
     top = 255 if image.dtype == np.uint8 else 1
     ax.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), vmin=0, vmax=top)
     ax.set_axis_off()
+
+
+def as_text(image):
+    """An image as a table keeps it: a PNG of 8 bits in base64. image: as in `show_image`; floats are cut at 0 and 1."""
+    image, file = np.asarray(image), io.BytesIO()
+    image = image if image.dtype == np.uint8 else np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def plot_pictures(texts, ax, across=(), down=(), gap=0.05):
+    """Pictures in rows on one axis, each one unit wide.
+
+    texts: rows of texts of `as_text`; across, down: names of columns and rows; gap: between pictures of a column.
+    """
+    for (row, column), text in np.ndenumerate(texts):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+        at = row * (1 + gap)
+        ax.imshow(picture, extent=(column - 0.475, column + 0.475, at + 0.475, at - 0.475), vmin=0, vmax=255)
+    rows, columns = np.shape(texts)
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=((rows - 1) * (1 + gap) + 0.5 + gap, -0.5), aspect="equal")
+    ax.set_xticks(range(columns), across)
+    ax.set_yticks(np.arange(rows) * (1 + gap), down)
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    return ax
 
 
 def show_images(images, labels, classes, per_class=8, seed=0):
@@ -121,7 +151,7 @@ def plot_counts(split, classes, available, ax=None):
                   rotation_mode="anchor")
     ax.set(ylabel="images", title=f"{int(split.counts.sum()):,} images, largest class {split.counts.max():,}, "
                                   f"smallest {split.counts.min():,}")
-    legend_below(ax)
+    legend_below(ax.figure)
     return ax
 
 
@@ -149,7 +179,7 @@ def plot_losses(histories, ax=None):
         ax.plot(history.step, history.loss, marker="osD^v"[i % 5], color=PALETTE[i % len(PALETTE)],
                 label=f"{name} of the labels")
     ax.set(xlabel="step", ylabel="loss", ylim=(0, None))
-    legend_below(ax)
+    legend_below(ax.figure)
     return ax
 
 
@@ -207,7 +237,7 @@ def plot_recalls(rows, ax=None):
     every = -(-len(classes) // 40)  # more names than that cannot be read
     ax.set_xticks(range(0, len(classes), every), classes[::every], rotation=40, ha="right", rotation_mode="anchor")
     ax.set(ylabel=words(rows.metric.iloc[0]), ylim=(0, 1.02), title=f"{words(method)}, {words(protocol)}")
-    legend_below(ax)
+    legend_below(ax.figure)
     return ax
 
 

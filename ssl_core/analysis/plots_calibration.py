@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 
 from ssl_core.analysis.contrasts import predictions
-from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, axes
-from ssl_core.analysis.plots_study import across, ends, looks, source
+from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, axes, legend_below
+from ssl_core.analysis.plots_study import ends, source, wrapped
 from ssl_core.analysis.wording import budget_words, words
 from ssl_core.evaluate.intervals import wilson
 from ssl_core.evaluate.point import confidence_bins
@@ -59,29 +59,38 @@ def bins_of(top, right):
     return lines
 
 
-def plot_reliability(frame, ax=None, group="few"):
-    """Accuracy against confidence in images called a many, medium or few class. frame: of `reliability_frame`."""
+def plot_reliability(frame, ax=None):
+    """Accuracy against confidence, a line each for images called a many, a medium or a few class.
+
+    frame: rows of `reliability_frame` of one series.
+    """
     ax = axes(ax, COLUMN, COLUMN)
-    for name, look in looks(frame).items():
-        rows = frame[(frame.series == name) & (frame.group == group)]
-        ax.errorbar(rows.confidence, rows.accuracy, yerr=[rows.accuracy - rows.low, rows.high - rows.accuracy],
-                    label=name, elinewidth=0.6, capsize=1, **look | {"markersize": 3.5})
     ax.plot([0, 1], [0, 1], color="0.5", linewidth=0.7)
-    ax.set(xlabel="confidence", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title=f"called a {group} class")
+    for (group, colour), marker, dashes in zip(GROUPS.items(), "osD", ("-", "--", ":")):
+        rows = frame[frame.group == group]
+        if len(rows):
+            ax.errorbar(rows.confidence, rows.accuracy, yerr=[rows.accuracy - rows.low, rows.high - rows.accuracy],
+                        label=group, elinewidth=0.6, capsize=1, markersize=3, linewidth=1, color=colour, marker=marker,
+                        linestyle=dashes)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1),
+           yticks=(0, 0.5, 1))
     ax.set_box_aspect(1)
     return ax
 
 
 def plot_reliabilities(frame):
-    """A panel each for many, medium and few."""
-    there = [group for group in GROUPS if (frame.group == group).any()]
-    rows_of_legend = -(-frame.series.nunique() // across(frame.series.unique()))
-    fig, panels = plt.subplots(1, len(there), figsize=(PAGE, 2.8 + 0.16 * rows_of_legend), squeeze=False, sharey=True)
-    for ax, group in zip(panels[0], there):
-        plot_reliability(frame, ax, group)
-    panels[0, 0].set_ylabel("accuracy")
-    handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across(handles))
+    """A panel for each series."""
+    names = list(dict.fromkeys(frame.series))
+    wide = min(len(names), 4 if len(names) <= 12 else 5)
+    inches, down = min(PAGE / wide, 2.3), -(-len(names) // wide)
+    fig, panels = plt.subplots(down, wide, figsize=(max(COLUMN, inches * wide), (inches + 0.35) * down + 0.5),
+                               squeeze=False, sharex=True, sharey=True)
+    for ax, name in zip(panels.flat, names):
+        plot_reliability(frame[frame.series == name], ax).set_title(wrapped(name, inches - 0.5), fontsize=7)
+        ax.label_outer(remove_inner_ticks=False)
+    for ax in panels.flat[len(names):]:
+        fig.delaxes(ax)
+    legend_below(fig, title="the class that is named")
     return fig
 
 
@@ -96,5 +105,5 @@ def caption_reliability(frame, table):
     protocols = " and ".join(map(words, frame.protocol.unique()))
     return (f"Reliability of {protocols} with {budget_words(frame.budget.iloc[0])}, by how "
             "frequent the class that is named was in pretraining. Below the line a model is surer than it is right. "
-            "Test images of all splits together, in 15 bins of equal width; bars: Wilson's 95 % intervals over images. "
-            f"{source(table)}")
+            f"{frame.groupby('series').n.sum().max():,} test images, those of all splits together, in 15 bins of equal "
+            f"width; bars: Wilson's 95 % intervals over images. {source(table)}")

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes
-from ssl_core.analysis.plots_study import ENDS, LOOKS, SPARE, ends, ratio_below, source, wrapped
+from ssl_core.analysis.plots_study import ENDS, ends, look_of, ratio_below, source, wrapped
 from ssl_core.analysis.wording import budget_short, metric_words, words
 
 LINES, PANELS, BUDGETS = 24, 8, 6  # that one figure has room for
@@ -95,7 +95,7 @@ def costs_by_ratio(cost):
     series = list(dict.fromkeys(zip(cost.arm, cost.n_unlabelled.where(cost.split_kind == "category_ratio", 0))))
     fig, panels = plt.subplots(len(protocols), len(budgets), figsize=(PAGE, 1.1 + 1.15 * len(protocols)), sharex=True,
                                sharey="row", squeeze=False)
-    others, seen = [arm for arm, _ in series if arm not in LOOKS], {}
+    seen, look = {}, look_of([arm for arm, _ in series])
     totals = len({total for _, total in series}) > 1
     for line, protocol in zip(panels, protocols):
         mine = cost[cost.protocol == protocol]
@@ -104,7 +104,7 @@ def costs_by_ratio(cost):
             ax.axhline(0, color="0.2", linewidth=0.8, zorder=1)
             for i, (arm, total) in enumerate(inside):
                 rows = of_series(mine[mine.budget == budget], arm, total).sort_values("ratio")
-                colour, marker = LOOKS[arm] if arm in LOOKS else SPARE[others.index(arm) % len(SPARE)]
+                colour, marker = look[arm]
                 dashes = ("-", "--", ":")[series.index((arm, total)) % 3]
                 at = rows.ratio * 1.25 ** (i - (len(inside) - 1) / 2)  # side by side
                 ax.plot(at, 100 * rows.effect, color=colour, linewidth=0.8, linestyle=dashes)

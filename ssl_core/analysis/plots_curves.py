@@ -4,14 +4,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, PALETTE, axes
-from ssl_core.analysis.plots_study import source
+from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, PALETTE, axes, legend_below
+from ssl_core.analysis.plots_study import source, wrapped
 from ssl_core.analysis.wording import budget_words, words
 
 QUANTITIES = {"loss": "loss", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "lr": "learning rate"}
-INKS = [PALETTE[i] for i in (0, 1, 2, 3, 4, 5, 7, 9)]  # of the palette what is dark enough on white
+INKS = [PALETTE[i] for i in (0, 1, 2, 3, 4, 5, 9)]  # of the palette what is dark enough on white, and no grey
 MARKERS, DASHES = "osD^v<>", ("-", "--", "-.", ":")
-NAMED, LEGIBLE = 9, 12  # lines of runs, and of classes; more than these get no legend
+LEGIBLE = 12  # lines of classes; more than these get no legend
 FREQUENCY = ["many", "medium", "few"]
 VIEWED = {"distance": "view distance ‖z₁ − z₂‖", "weight": "weight", "memory": "memory of the loss"}
 
@@ -65,21 +65,20 @@ def training_table(histories):
     return pd.DataFrame(rows)
 
 
-def plot_curve(frame, ax=None, quantity="loss"):
+def plot_curve(frame, ax=None, quantity="loss", like=None):
     """One quantity by step: a look for each series, thin lines for several runs of one; where there is validation, it
-    is dashed, with open dots, and training is not."""
-    ax = axes(ax, COLUMN, 2.3)
-    names, judged = list(dict.fromkeys(frame.series)), (frame.part == "val").any()
+    is dashed, with open dots, and training is not. like: rows of all panels, in which a series looks the same."""
+    ax, like = axes(ax, COLUMN, 2.3), frame if like is None else like
+    names, judged = list(dict.fromkeys(like.series)), (like.part == "val").any()
     for (name, _, part), rows in frame[frame.quantity == quantity].groupby(["series", "run", "part"], sort=False):
         i, alone = names.index(name), frame[frame.series == name].run.nunique() == 1
-        label = name if part == "train" else f"{name}, validation"
         dash = DASHES[part == "val"] if judged else DASHES[i // 3 % len(DASHES)]
         ax.plot(rows.step, rows.value, color=INKS[i % len(INKS)], linestyle=dash,
-                marker=MARKERS[i % len(MARKERS)] if alone or len(rows) == 1 or part == "val" else None,
-                markevery=max(1, len(rows) // 8), markerfacecolor="none" if part == "val" else None,
-                linewidth=1.3 if alone else 0.7, label=label)
+                marker=MARKERS[(i + i // len(INKS)) % len(MARKERS)], markevery=max(1, len(rows) // 8),
+                markerfacecolor="none" if part == "val" else None, linewidth=1.3 if alone else 0.7,
+                markersize=4.5 if alone else 2.5, label=name if part == "train" else f"{name}, validation")
     ax.set(xlabel="step", ylabel=QUANTITIES[quantity])
-    if quantity == "lr" or frame.value[frame.quantity == quantity].min() >= 0:
+    if quantity != "loss":
         ax.set_ylim(0, 1.02 if "accuracy" in quantity else None)
     return ax
 
@@ -87,22 +86,38 @@ def plot_curve(frame, ax=None, quantity="loss"):
 def plot_training(frame):
     """A panel for each quantity that the runs recorded. frame: of `training_frame`."""
     there = [quantity for quantity in QUANTITIES if (frame.quantity == quantity).any()]
-    handles = {}
     fig, panels = plt.subplots(1, len(there), figsize=(min(PAGE, COLUMN * len(there)), 2.6), squeeze=False)
     for ax, quantity in zip(panels[0], there):
         plot_curve(frame, ax, quantity)
-        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels())}
-    if len(handles) <= NAMED:
-        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)))
+    legend_below(fig)
+    return fig
+
+
+def plot_pretraining(frame):
+    """The loss of each series on a panel and scale of its own, as losses of different methods are different numbers;
+    then each other quantity of all of them. frame: of `training_frame`."""
+    names = list(dict.fromkeys(frame.series[frame.quantity == "loss"]))
+    others = [quantity for quantity in QUANTITIES if quantity != "loss" and (frame.quantity == quantity).any()]
+    wide = min(4, len(names) + len(others))
+    down = -(-(len(names) + len(others)) // wide)
+    fig, panels = plt.subplots(down, wide, figsize=(min(PAGE, COLUMN * wide), 1.7 * down), squeeze=False)
+    for ax, name in zip(panels.flat, names):
+        plot_curve(frame[frame.series == name], ax, "loss", frame)
+        ax.set_title(wrapped(name, PAGE / wide - 0.5))
+    for ax, quantity in zip(panels.flat[len(names):], others):
+        plot_curve(frame, ax, quantity, frame).set_title("all, drawn as their losses are")
+    for ax in panels.flat[len(names) + len(others):]:
+        fig.delaxes(ax)
     return fig
 
 
 def caption_training(frame, table, what="pretraining"):
     n = frame.run.nunique()
     dashed = "dashed: images that are not trained on; " * bool((frame.part == "val").any())
+    scales = ", each on a scale of its own" * (what == "pretraining")
     return (f"Curves of {what} by step, {n} run{'s' if n > 1 else ''}; {dashed}loss and accuracy of training are means "
             f"over the batches since the point before, all else is as it was at that step. Losses of different methods "
-            f"are different numbers. {source(table)}")
+            f"are different numbers{scales}. {source(table)}")
 
 
 # --- how far two views lie apart --------------------------------------------------------------------------------------

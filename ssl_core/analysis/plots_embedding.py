@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from sklearn.manifold import TSNE
 
-from ssl_core.analysis.plots import COLUMN, PAGE, axes
+from ssl_core.analysis.plots import COLUMN, PAGE, axes, legend_below
 from ssl_core.analysis.plots_curves import INKS
 from ssl_core.analysis.plots_study import source
 
 MOST, STEPS = 2000, 1000  # images, and iterations, of one embedding
 MARKERS = "osD^v<>Php*X"
+STORED = {"h": "features", "token": "token"}  # of a probe, by what it reads
 NAMED = 12  # classes; more than these get no legend
 
 
@@ -39,17 +40,25 @@ def first_linear(arrays, features):
     return (np.asarray(features, np.float64) - arrays["mean"]) / arrays["scale"] @ arrays[weight].T + arrays[bias]
 
 
-def largest_head(folder, cells):
-    """Arrays of the trained head on h with the most labels that a run's cells keep, by name; {} where there is none.
+def stored(folder):
+    """("h", (n, D)): the features in a probe's folder; "token" of one that reads the class token alone."""
+    paths = {what: folder / f"{name}.npz" for what, name in STORED.items()}
+    what = next(what for what, path in paths.items() if path.exists())
+    with np.load(paths[what], allow_pickle=False) as kept:
+        return what, kept[what]
 
-    folder: of a run; cells: dicts with id and budget, as a plan has them.
+
+def largest_head(folder, cells, what="h"):
+    """Arrays of the trained head with the most labels that a run's cells keep, by name; {} where there is none.
+
+    folder: of a run; cells: dicts with id and budget, as a plan has them; what: the features it reads.
     """
     for cell in sorted(cells, key=lambda cell: -cell["budget"]):
         path = folder / "cells" / f"{cell['id']}.npz"
         if not path.exists():
             continue
         with np.load(path, allow_pickle=False) as kept:
-            if "head/scale" in kept.files and json.loads(str(kept["about"])).get("features", "h") == "h":
+            if "head/scale" in kept.files and json.loads(str(kept["about"])).get("features", "h") == what:
                 return {name[5:]: kept[name] for name in kept.files if name.startswith("head/")}
     return {}
 
@@ -97,7 +106,7 @@ def plot_embedding(frame, ax=None, title=""):
         ax.scatter(rows.x, rows.y, s=5, marker=MARKERS[i % len(MARKERS)], color=INKS[i % len(INKS)], alpha=0.7,
                    linewidths=0, label=str(label), rasterized=True)
     of = frame.attrs
-    kl = f"KL {of['kl']:.2f}, " * (of["kl"] == of["kl"]) + f"n = {of['n']:,}"
+    kl = f"KL {of['kl']:.2f}, " * bool(of["kl"] == of["kl"]) + f"n = {of['n']:,}"
     ax.set(xticks=[], yticks=[], xlabel=f"{of['how']} 1", ylabel=f"{of['how']} 2",
            title=f"{title}\n{kl}" if title else kl)
     ax.set_box_aspect(1)
@@ -114,15 +123,13 @@ def plot_embeddings(frames):
     for ax, (title, frame) in zip(panels.flat, frames.items()):
         plot_embedding(frame, ax, title)
     if len(named) <= NAMED:
-        found = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-        fig.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(6, len(found)), markerscale=2)
+        legend_below(fig, min(6, len(named)), markerscale=2)
     return fig
 
 
 def embedding_data(frames):
-    """The points of several panels below one another, with panel, kl and perplexity: what is saved beside the figure.
-    """
-    return pd.concat([frame.assign(panel=title, kl=frame.attrs["kl"], perplexity=frame.attrs["perplexity"])
+    """The points of several panels below one another, with how, kl and perplexity: what is saved beside the figure."""
+    return pd.concat([frame.assign(panel=title, **{name: frame.attrs[name] for name in ("how", "kl", "perplexity")})
                       for title, frame in frames.items()], ignore_index=True)
 
 
@@ -130,7 +137,7 @@ def frames_of(data):
     """The panels of `embedding_data` again: {title: frame}."""
     frames = {title: rows.drop(columns="panel") for title, rows in data.groupby("panel", sort=False)}
     for rows in frames.values():
-        rows.attrs = {"kl": rows.kl.iloc[0], "perplexity": rows.perplexity.iloc[0], "n": len(rows)}
+        rows.attrs = {"n": len(rows)} | {name: rows[name].iloc[0] for name in ("how", "kl", "perplexity")}
     return frames
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from ssl_core.analysis import geometry
-from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, axes, show_image
+from ssl_core.analysis.plots import COLUMN, GROUPS, PAGE, as_text, axes, legend_below, plot_pictures
 from ssl_core.analysis.plots_curves import INKS, MARKERS
 from ssl_core.analysis.plots_study import across, looks, source, wrapped
 
 SERIES = ["dataset", "series", "arm", "ratio", "twin", "network"]
+MARKS = {"all": ("0.2", "o"), **{group: (GROUPS[group], mark) for group, mark in zip(GROUPS, "sDv")}}
 SHOWN = {"spread": "within / between", "nc1": "NC1, tr(Σ_c Σ_B⁺) / C"}
 QUANTITIES = {"distance": "view distance", "memory": "memory of the loss", "loss": "last loss"}
 
@@ -22,14 +23,15 @@ def plot_alignment(frame, ax=None):
 
     frame: a row for each encoder, with the columns SERIES, draw_seed, order_seed, alignment, uniformity.
     """
-    ax = axes(ax, COLUMN * 1.3, COLUMN)
+    columns = across(frame.series.unique(), COLUMN * 1.3)
+    ax = axes(ax, COLUMN * 1.3, COLUMN + 0.16 * -(-frame.series.nunique() // columns))
     for name, look in looks(frame).items():
         rows, look = frame[frame.series == name], look | {"linestyle": ""}
         if len(rows) > 1:
             ax.plot(rows.uniformity, rows.alignment, **look | {"markersize": 2, "alpha": 0.6})
         ax.plot(rows.uniformity.mean(), rows.alignment.mean(), label=name, **look | {"markersize": 6})
     ax.set(xlabel="uniformity, log mean exp(−2 ‖u − v‖²)", ylabel="alignment, mean ‖u − v‖² of views")
-    ax.figure.legend(loc="outside lower center", ncols=across(frame.series.unique(), ax.figure.get_figwidth()))
+    legend_below(ax.figure, columns)
     return ax
 
 
@@ -50,28 +52,28 @@ def scatter_levels(found, metric="spread"):
 
 
 def plot_scatter(drawn, ax=None):
-    """Spread within classes over that between them, of all, many, medium and few classes. drawn: `scatter_levels`."""
-    ax = axes(ax, PAGE * 0.75, 2.4)
-    style, groups = looks(drawn), [g for g in ("all", *GROUPS) if (drawn.group == g).any()]
-    step = min(0.12, 0.8 / len(style))
-    for i, (name, look) in enumerate(style.items()):
-        rows = drawn[drawn.series == name]
-        at = np.array([groups.index(group) for group in rows.group]) + (i - (len(style) - 1) / 2) * step
-        ax.errorbar(at, rows["mean"], yerr=np.nan_to_num(rows.high - rows["mean"]), label=name, elinewidth=0.8,
-                    capsize=1.5, **look | {"linestyle": ""})
-    ax.set_xticks(range(len(groups)), groups)
-    ax.set(xlabel="classes, by images in pretraining", ylabel=SHOWN[drawn.metric.iloc[0]],
-           xlim=(-0.55, len(groups) - 0.45), ylim=(0, None))
+    """Spread within classes over that between them: a line for each series, a mark for all, many, medium and few.
+
+    drawn: of `scatter_levels`.
+    """
+    names, groups = list(dict.fromkeys(drawn.series)), [group for group in MARKS if (drawn.group == group).any()]
+    ax = axes(ax, PAGE * 0.75, 0.8 + 0.22 * len(names))
+    for i, group in enumerate(groups):
+        rows, (colour, marker) = drawn[drawn.group == group], MARKS[group]
+        at = np.array([names.index(name) for name in rows.series]) + 0.16 * (i - (len(groups) - 1) / 2)
+        ax.errorbar(rows["mean"], at, xerr=np.nan_to_num(rows.high - rows["mean"]), label=group, elinewidth=0.8,
+                    capsize=1.5, color=colour, marker=marker, markersize=4, linestyle="")
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel=SHOWN[drawn.metric.iloc[0]], xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
     return ax
 
 
 def plot_scatters(found):
     """The plain ratio and NC1, side by side under one legend."""
-    fig, panels = plt.subplots(1, 2, figsize=(PAGE, 2.6 + 0.16 * -(-found.series.nunique() // 2)))
+    fig, panels = plt.subplots(1, 2, figsize=(PAGE, 1.1 + 0.22 * found.series.nunique()), sharey=True)
     for ax, metric in zip(panels, SHOWN):
         plot_scatter(scatter_levels(found, metric), ax)
-    fig.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center",
-               ncols=across(found.series.unique()))
+    legend_below(fig, 4, title="classes, by images in pretraining")
     return fig
 
 
@@ -79,10 +81,10 @@ def caption_scatter(found, table):
     n = found.groupby(["series", "group"]).size().max()
     many = found.n[found.group == "all"].max()
     bars = f"Points: means over {n} splits; bars: 95 % intervals over splits (t)" if n > 1 else "One split, no interval"
-    return ("Spread of h within classes against that between their means, lower is more compact: the plain ratio, and "
-            f"its NC1 form, which looks along the directions that tell classes apart. {many:,} test images, classes "
-            "weighted alike; which classes are few differs between splits, and is for a balanced arm as in the "
-            f"imbalanced one of the same seeds. {bars}. {source(table)}")
+    return ("Spread of features within classes against that between their means, lower is more compact: the plain "
+            "ratio, and its NC1 form, which looks along the directions that tell classes apart. "
+            f"{many:,} test images, classes weighted alike; which classes are few differs between splits, and is for a "
+            f"balanced arm as in the imbalanced one of the same seeds. {bars}. {source(table)}")
 
 
 # --- neighbours -------------------------------------------------------------------------------------------------------
@@ -95,35 +97,42 @@ def queries(labels, frequency=None, most=8, seed=0):
     return np.array([rng.choice(np.flatnonzero(labels == c)) for c in order[:most]])
 
 
-def plot_neighbours(found, images, near, labels, classes, frequency=None):
-    """Query images, each before its neighbours; a name under a neighbour, framed, where its class is another.
+def neighbour_frame(near, at, data, parts, frequency=None):
+    """What the figure is drawn from: the queries `at`, as rank 0, and their neighbours, with class and picture.
 
-    found: of `geometry.neighbours`; images: (Q, C, S, S), near: {position in the bank: image}; labels: (Q,).
+    near: of `geometry.neighbours`, of test images among the labelled ones; data: an ImageSet; parts: its pools.
     """
-    k = found["rank"].max()
-    fig, grid = plt.subplots(len(images), k + 1, figsize=(PAGE * 0.75, 0.9 * len(images) + 0.3), squeeze=False)
-    for i, row in enumerate(grid):
-        rare = "" if frequency is None else f"\n({frequency[labels[i]]})"
-        for ax, place in zip(row, [None, *found[found["query"] == i].itertuples()]):
-            show_image(ax, images[i] if place is None else near[place.neighbour])
-            ax.set_axis_on()
-            ax.set(xticks=[], yticks=[])
-            wrong = place is not None and not place.same
-            for side in ax.spines.values():
-                side.set(visible=wrong, color=INKS[3], linewidth=1.8)
-            if wrong:
-                ax.set_xlabel(wrapped(str(classes[place.label]) if place.label >= 0 else "no label", 1.0), fontsize=6,
-                              labelpad=1)
-        row[0].set_ylabel(wrapped(str(classes[labels[i]]), 0.8) + rare, fontsize=6, rotation=0, ha="right", va="center")
-    for ax, title in zip(grid[0], ["query", *map(str, range(1, k + 1))]):
-        ax.set_title(title, loc="center", fontsize=7)
-    return fig
+    asked = pd.DataFrame({"query": at, "rank": 0, "neighbour": at, "label": data.labels[parts.test[at]], "same": True})
+    rows = pd.concat([asked, near[near["query"].isin(at)]], ignore_index=True)
+    places = [(parts.labelled if rank else parts.test)[i] for rank, i in zip(rows["rank"], rows.neighbour)]
+    named = {c: str(name) for c, name in enumerate(data.classes)}
+    return rows.assign(**{"query": rows["query"].map(list(at).index), "class": rows.label.map(named).fillna("no label"),
+                          "frequency": [frequency[c] if frequency is not None and c >= 0 else "" for c in rows.label],
+                          "picture": [as_text(data.images[i]) for i in places]}).sort_values(["query", "rank"])
+
+
+def plot_neighbours(frame, ax=None):
+    """Query images, each before its neighbours; framed, with its class below, where that is another.
+
+    frame: of `neighbour_frame`.
+    """
+    gap, names = 0.4, frame[frame["rank"] == 0].fillna({"frequency": ""})
+    ax = axes(ax, PAGE * 0.75, 1.05 * len(names) + 0.3)
+    pictures = frame.pivot(index="query", columns="rank", values="picture").to_numpy()
+    said = [wrapped(name, 0.8) + f"\n({rare})" * bool(rare) for name, rare in zip(names["class"], names.frequency)]
+    plot_pictures(pictures, ax, ["query", *range(1, pictures.shape[1])], said, gap)
+    for row in frame[~frame.same].to_dict("records"):
+        at = row["query"] * (1 + gap)
+        ax.add_patch(plt.Rectangle((row["rank"] - 0.475, at - 0.475), 0.95, 0.95, fill=False, edgecolor=INKS[3],
+                                   linewidth=1.8))
+        ax.text(row["rank"], at + 0.52, wrapped(row["class"], 0.66), fontsize=6, ha="center", va="top")
+    return ax
 
 
 def caption_neighbours(found, shares, table):
     """shares: {group: share of neighbours of the query's own class over all test images}."""
     said = ", ".join(f"{name} {100 * value:.0f} %" for name, value in shares.items())
-    return (f"Test images and the {found['rank'].max()} labelled images nearest to them by the angle between their h. "
+    return (f"Test images and the {found['rank'].max()} labelled images nearest to them by the angle between features. "
             "Framed, with its class: a neighbour of another class. Over all test images, neighbours of the same "
             f"class: {said}. {source(table)}")
 
@@ -131,22 +140,34 @@ def caption_neighbours(found, shares, table):
 # --- is a rare class told? --------------------------------------------------------------------------------------------
 
 def plot_detection(frame, ax=None):
-    """AUROC of telling few classes from the others over epochs, 0.5: not told. frame: of `geometry.detection`, with run
-    and series."""
-    ax, at_end = axes(ax, COLUMN * 1.3, 2.4), frame.epoch.nunique() == 1
-    for i, ((name, quantity), rows) in enumerate(frame.groupby(["series", "quantity"], sort=False)):
+    """AUROC of telling few classes from the others, 0.5: not told; over epochs, or of one epoch in a line each.
+
+    frame: of `geometry.detection`, with run and series.
+    """
+    kinds, at_end = list(frame.groupby(["series", "quantity"], sort=False)), frame.epoch.nunique() == 1
+    names = [f"{name}, {QUANTITIES[quantity]}" for (name, quantity), _ in kinds]
+    columns = across(names, COLUMN * 1.3)
+    ax = axes(ax, *((PAGE * 0.75, 0.7 + 0.2 * len(names)) if at_end else
+                    (COLUMN * 1.3, 2.4 + 0.16 * -(-len(names) // columns))))
+    for i, (name, (_, rows)) in enumerate(zip(names, kinds)):
+        look = {"color": INKS[i % len(INKS)], "marker": MARKERS[(i + i // len(INKS)) % len(MARKERS)], "markersize": 3.5,
+                "capsize": 1.5, "elinewidth": 0.6}
         for j, (_, one) in enumerate(rows.groupby("run", sort=False)):
-            at = i + 0.1 * j + 0 * one.epoch if at_end else one.epoch
-            ax.errorbar(at, one.value, yerr=[one.value - one.low, one.high - one.value], linewidth=1,
-                        color=INKS[i % len(INKS)], marker=MARKERS[i % len(MARKERS)], markersize=3.5, capsize=1.5,
-                        elinewidth=0.6, errorevery=max(1, len(one) // 6), markevery=max(1, len(one) // 6),
-                        label=f"{name}, {QUANTITIES[quantity]}" if j == 0 else None)
-    ax.axhline(0.5, color="0.5", linewidth=0.7)
-    ax.set(xlabel="runs, after the last epoch" if at_end else "epoch", ylabel="AUROC, few against others")
+            bars = [one.value - one.low, one.high - one.value]
+            if at_end:
+                ax.errorbar(one.value, [i + 0.12 * (j - (rows.run.nunique() - 1) / 2)], xerr=bars, **look)
+            else:
+                every = max(1, len(one) // 6)
+                ax.errorbar(one.epoch, one.value, yerr=bars, linewidth=1, errorevery=every, markevery=every,
+                            label=name if j == 0 else None, **look)
     if at_end:
-        ax.set(xticks=[], xlim=(-0.5, i + 1))
-    ax.figure.legend(loc="outside lower center", ncols=across(ax.get_legend_handles_labels()[1],
-                                                              ax.figure.get_figwidth()))
+        ax.axvline(0.5, color="0.5", linewidth=0.7)
+        ax.set_yticks(range(len(names)), names)
+        ax.set(xlabel="AUROC, few against others, after the last epoch", ylim=(len(names) - 0.4, -0.6))
+    else:
+        ax.axhline(0.5, color="0.5", linewidth=0.7)
+        ax.set(xlabel="epoch", ylabel="AUROC, few against others")
+        legend_below(ax.figure, columns)
     return ax
 
 
@@ -154,8 +175,8 @@ def caption_detection(frame, table):
     rare = " to ".join(f"{n:,}" for n in sorted({frame.n_rare.min(), frame.n_rare.max()}))
     return (f"Does an image's own number tell that its class is rare? Area under the ROC curve over {frame.n.max():,} "
             f"pretraining images, {rare} of them of few classes; above 0.5 the number is larger for rare classes, "
-            "below it smaller. A line, or a point, for each run; bars: DeLong's 95 % intervals over images. Labels "
-            f"serve only this picture. {source(table)}")
+            "below it smaller. A line, or a point, for each run; bars: DeLong's 95 % intervals over images, none where "
+            f"one is rare. Labels serve only this picture. {source(table)}")
 
 
 def shares(found, labels, frequency=None):

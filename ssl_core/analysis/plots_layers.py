@@ -5,8 +5,8 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ssl_core.analysis.plots import COLUMN, PAGE, axes
-from ssl_core.analysis.plots_study import across, looks, mean_over_splits, points, source
+from ssl_core.analysis.plots import COLUMN, PAGE, axes, legend_below
+from ssl_core.analysis.plots_study import across, looks, mean_over_splits, points, source, wrapped
 from ssl_core.analysis.wording import budget_short, budget_words, words
 
 KERNELS = {"cka_linear": "linear CKA", "cka_rbf": "CKA, RBF kernel"}
@@ -55,9 +55,9 @@ def cka_levels(table):
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
-def lines_over_layers(drawn, ax, scale):
-    """A dodged line with intervals for each series; layers stand at equal distances."""
-    layers, style = sorted(drawn.layer.unique(), key=depth), looks(drawn)
+def lines_over_layers(drawn, ax, scale, like):
+    """A dodged line with intervals for each series; layers stand at equal distances. like: of all panels."""
+    layers, style = sorted(drawn.layer.unique(), key=depth), looks(drawn, like)
     step = min(0.12, 0.6 / len(style))
     for i, (name, look) in enumerate(style.items()):
         rows = drawn[drawn.series == name]
@@ -70,17 +70,17 @@ def lines_over_layers(drawn, ax, scale):
     return ax
 
 
-def plot_layers(drawn, ax=None):
+def plot_layers(drawn, ax=None, like=None):
     """What a probe reads from each layer, in per cent. drawn: rows of `layer_levels` of one data set and budget."""
-    ax = lines_over_layers(drawn, axes(ax, COLUMN, 2.6), 100)
+    ax = lines_over_layers(drawn, axes(ax, COLUMN, 2.6), 100, like)
     ax.set_ylabel(f"{words(drawn.metric.iloc[0])} in %")
     return ax
 
 
-def plot_cka(drawn, ax=None):
+def plot_cka(drawn, ax=None, like=None):
     """CKA before against after fine-tuning, 1: unchanged. drawn: rows of `cka_levels` of one data set, metric, budget.
     """
-    ax = lines_over_layers(drawn, axes(ax, COLUMN, 2.6), 1)
+    ax = lines_over_layers(drawn, axes(ax, COLUMN, 2.6), 1, like)
     ax.set(ylabel=KERNELS[drawn.metric.iloc[0]], ylim=(-0.03, 1.03))
     return ax
 
@@ -106,13 +106,13 @@ def plot_layer_panels(drawn, draw=plot_layers):
         if not len(rows):
             ax.set_axis_off()
             continue
-        draw(rows, ax)
+        draw(rows, ax, drawn)
         more = [dataset] * (drawn.dataset.nunique() > 1) + [words(protocol)] * (drawn.protocol.nunique() > 1)
-        ax.set_title(", ".join([*more, budget_short(budget) if more else budget_words(budget)]))
+        title = ", ".join([*more, budget_short(budget) if more else budget_words(budget)])
+        ax.set_title(wrapped(title, inches / wide - 0.5))
         if len(budgets) > 1:
             ax.label_outer(remove_inner_ticks=False)
-    handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
+    legend_below(fig, columns)
     return fig
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from ssl_core.analysis.plots import COLUMN, PAGE, axes
+from ssl_core.analysis.plots import COLUMN, PAGE, axes, legend_below
 from ssl_core.analysis.plots_study import mean_over_splits, points, ratio_below, source, wrapped
 from ssl_core.analysis.wording import budget_short, words
 
@@ -125,8 +125,7 @@ def plot_ratio_panels(drawn, metric="balanced_accuracy", grid=False):
     if grid:
         fig.colorbar(found[0, 0].collections[0], ax=found, label=f"{words(metric)} in %", aspect=12 * down, pad=0.02)
     else:
-        handles = {label: handle for ax in found.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-        fig.legend(handles.values(), handles.keys(), title="labels", loc="outside upper center", ncols=5)
+        legend_below(fig, 5, title="labels", loc="outside upper center")
     return fig
 
 

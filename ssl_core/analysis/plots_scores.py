@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from ssl_core.analysis.plots import COLUMN, PAGE, axes
 from ssl_core.analysis.plots_curves import INKS
-from ssl_core.analysis.plots_study import looks, source
+from ssl_core.analysis.plots_study import ENDS, ends, looks, source
 from ssl_core.analysis.similarity import ks_distance
 from ssl_core.analysis.wording import budget_short, budget_words, words
 from ssl_core.evaluate.heads import numbers
@@ -33,7 +33,7 @@ def cells_to_draw(cells, key=""):
     first = cells.iloc[0]
     rows = cells[(cells.dataset == first.dataset) & (cells.protocol == first.protocol) & (cells.seed == first.seed)
                  & (cells.draw_seed == first.draw_seed) & (cells.budget_seed == first.budget_seed)]
-    rows = rows[rows.budget == rows.budget.min()].drop_duplicates("series")
+    rows = ends(rows[rows.budget == rows.budget.min()]).drop_duplicates("series")
     with np.load(first.path, allow_pickle=False) as kept:
         n_classes, task = len(kept["classes"]), str(kept["task"])
     if task != "binary":
@@ -133,9 +133,10 @@ def ks_frame(cells):
     """How far the distribution of test scores with few labels is from that with all: a row for each pair of cells.
 
     cells: rows of `contrasts.cells_of`, with path. Of every arm, split and protocol the smallest and the largest
-    budget are compared, where the test images are the same → series, arm, ratio, twin, protocol, draw_seed, few, all,
-    ks (mean over classes of the two-sample statistic), n.
+    budget are compared, where the test images are the same; of many ratios the smallest and the largest → dataset,
+    series, arm, ratio, twin, protocol, draw_seed, few, all, ks (mean over classes of the two-sample statistic), n.
     """
+    cells = ends(cells)
     run = ["dataset", "series", "network", "protocol", "draw_seed", "order_seed", "seed", "budget_seed"]
     found = []
     for _, rows in cells[cells.protocol != "none"].groupby(run, dropna=False, sort=False):
@@ -155,17 +156,19 @@ def scores_of(path):
 
 
 def plot_ks(frame, ax=None):
-    """KS distance of each arm and protocol: a point for each split and, of several, a bar at their mean."""
-    lines = list(dict.fromkeys(zip(frame.series, frame.protocol)))
+    """KS distance of each data set, arm and protocol: a point for each split and, of several, a bar at their mean."""
+    lines = list(dict.fromkeys(zip(frame.dataset, frame.series, frame.protocol)))
+    several = frame.dataset.nunique() > 1
     ax = axes(ax, PAGE * 0.75, 0.8 + 0.2 * len(lines))
     style = looks(frame)
-    for at, (series, protocol) in zip(range(len(lines) - 1, -1, -1), lines):
-        ks = frame.ks[(frame.series == series) & (frame.protocol == protocol)]
+    for at, (dataset, series, protocol) in zip(range(len(lines) - 1, -1, -1), lines):
+        ks = frame.ks[(frame.dataset == dataset) & (frame.series == series) & (frame.protocol == protocol)]
         look = {name: style[series][name] for name in ("color", "marker", "fillstyle", "markerfacecoloralt")}
         ax.plot(ks, np.full(len(ks), at), linestyle="", markersize=4.5, **look)
         if len(ks) > 1:
             ax.plot([ks.mean()] * 2, [at - 0.3, at + 0.3], color="0.2", linewidth=1.2)
-    ax.set_yticks(range(len(lines) - 1, -1, -1), [f"{series}, {words(protocol)}" for series, protocol in lines])
+    ax.set_yticks(range(len(lines) - 1, -1, -1), [", ".join([*[dataset] * several, series, words(protocol)])
+                                                    for dataset, series, protocol in lines])
     ax.set(xlabel="KS distance, mean over classes", xlim=(0, max(0.1, 1.1 * frame.ks.max())),
            ylim=(-0.7, len(lines) - 0.3))
     ax.grid(axis="y", visible=False)
@@ -174,8 +177,9 @@ def plot_ks(frame, ax=None):
 
 def caption_ks(frame, table):
     few, whole = budget_short(frame["few"].min()), budget_words(frame["all"].max())
-    n = frame.draw_seed.nunique()
+    n, many = frame.draw_seed.nunique(), table.ratio.nunique() > ENDS
     spread = "Points: splits; bars: their mean" if n > 1 else "One split, so no interval"
     return (f"Kolmogorov–Smirnov distance between the predicted probabilities with {few} and with {whole}, "
             f"of each class over the same {frame.n.max():,} test images, averaged over classes. 0: the scores "
-            f"are spread alike, which says nothing about being right. {spread}. {source(table)}")
+            f"are spread alike, which says nothing about being right. {spread}. "
+            f"{'Of the ratios the smallest and the largest. ' * many}{source(table)}")

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes
+from ssl_core.analysis.plots import COLUMN, PAGE, PALETTE, axes, legend_below
 from ssl_core.analysis.wording import budget_short, budget_words, in_order, words
 from ssl_core.evaluate.heads import headline_rows
 
@@ -19,7 +19,7 @@ LOOKS = {"simclr": (PALETTE[0], "o"), "mae": (PALETTE[1], "s"), "supervised": (P
          "supervised_adjusted": (PALETTE[2], "2"), "supervised_imbalanced": (PALETTE[2], "3"),
          "imagenet": (PALETTE[4], "^"), "random": ("0.45", "v"),
          "pixels": ("0.45", "P"), "colour": ("0.45", "X"), "majority": ("0.45", "_")}
-SPARE = list(zip([PALETTE[i] for i in (3, 9, 6, 5, 4, 2)], "<>hp*8"))  # for arms of any other name
+SPARE = [PALETTE[i] for i in (3, 9, 5, 4, 2, 0, 1)], "<>hp*8"  # colours and markers for arms of any other name
 ACROSS = 3  # panels
 ENDS = 3  # ratios; of more the smallest and the largest are drawn, and a figure of ratios shows the others
 SEEN = (("full", "-"), ("none", "--"), ("left", "-."), ("bottom", ":"), ("right", (0, (5, 1))), ("top", (0, (1, 2))))
@@ -102,27 +102,38 @@ def ends(rows):
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
-def looks(drawn):
-    """How each series is drawn: colour and marker by arm, filling and dashes by what it was pretrained on."""
-    arms = list(dict.fromkeys(drawn.arm))
-    others = [arm for arm in arms if arm not in LOOKS]
+def look_of(arms):
+    """{arm: (colour, marker)}, no two of up to 42 alike; those without a look of their own in the order of their names.
+    """
+    colours, markers = SPARE
+    others = sorted(set(arms) - set(LOOKS))
+    return LOOKS | {arm: (colours[i % len(colours)], markers[i % len(markers)]) for i, arm in enumerate(others)}
+
+
+def looks(drawn, like=None):
+    """How each series is drawn: colour and marker by arm, filling and dashes by what it was pretrained on.
+
+    like: rows of all panels of a figure, in which a series looks the same.
+    """
+    mine, drawn = dict.fromkeys(drawn.series), drawn if like is None else like
+    of_arm = look_of(drawn.arm)
     seen = list(dict.fromkeys(zip(drawn.ratio.fillna(0), drawn.twin)))
     pretrained = [s for s in sorted(seen, key=lambda s: (s[1] != "none", s[0])) if s[0] > 0]
     found, rows = {}, drawn.drop_duplicates("series")
     alike = rows.groupby(["arm", "ratio", "twin"], dropna=False).cumcount()  # of several totals, or without a ratio
     for row, nth in zip(rows.itertuples(), alike):
-        colour, marker = LOOKS[row.arm] if row.arm in LOOKS else SPARE[others.index(row.arm) % len(SPARE)]
+        colour, marker = of_arm[row.arm]
         place = pretrained.index((row.ratio, row.twin)) + nth * len(pretrained) if row.ratio > 0 else 0
         filling, dashes = SEEN[place % len(SEEN)] if row.ratio > 0 else (SEEN[nth % len(SEEN)][0], (0, (1, 1.5)))
         found[row.series] = {"color": colour, "marker": marker, "fillstyle": filling, "linestyle": dashes,
                              "markerfacecoloralt": "white", "linewidth": 1.1 if row.ratio > 0 else 0.7,
                              "markersize": 5 if row.ratio > 0 else 4}
-    return found
+    return {name: found[name] for name in mine}
 
 
-def dodge(ax, drawn, x, places, joined=True):
+def dodge(ax, drawn, x, places, joined=True, like=None):
     """In per cent, one dodged point with its interval for each series at each of the places of column x."""
-    style = looks(drawn)
+    style = looks(drawn, like)
     step = min(0.12, 0.8 / len(style))
     for i, (name, look) in enumerate(style.items()):
         rows = drawn[drawn.series == name]
@@ -136,33 +147,64 @@ def dodge(ax, drawn, x, places, joined=True):
 
 
 def plot_budgets(drawn):
-    """A panel per protocol: balanced accuracy against the label budget. drawn: the frame of `levels`."""
+    """A panel per protocol: balanced accuracy against the label budget, or for one budget a line for each series.
+
+    drawn: the frame of `levels`.
+    """
     protocols = list(dict.fromkeys(drawn.protocol))
+    if drawn.budget.nunique() == 1:
+        return levels_in_lines(drawn, protocols)
     wide = 2 if len(protocols) == 4 else min(ACROSS, len(protocols))
     down = -(-len(protocols) // wide)
     rows_of_legend = -(-drawn.series.nunique() // across(drawn.series.unique()))
     widths = [drawn.series[drawn.protocol == protocol].nunique() + 3 for protocol in protocols]
     fig, panels = plt.subplots(down, wide, figsize=(PAGE, 0.4 + 2.3 * down + 0.16 * rows_of_legend), sharey=True,
                                squeeze=False, width_ratios=widths if down == 1 else None)
-    budgets = drawn.sort_values("n_labelled").budget.unique()
     for ax, protocol in zip(panels.flat, protocols):
-        plot_budget(drawn[drawn.protocol == protocol], ax, budgets)
+        plot_budget(drawn[drawn.protocol == protocol], ax, drawn)
         ax.set(title=wrapped(words(protocol), PAGE / wide - 0.4))
     for ax in panels.flat[len(protocols):]:
         fig.delaxes(ax)
     for ax in panels[:, 1:].flat:
         ax.set_ylabel("")
-    handles = {label: handle for ax in panels.flat for handle, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across(handles))
+    legend_below(fig, across(drawn.series.unique()))
     return fig
 
 
-def plot_budget(drawn, ax=None, budgets=None):
-    """Balanced accuracy against the label budget. drawn: rows of `levels` of one protocol; budgets: their order."""
+def levels_in_lines(drawn, protocols):
+    """A panel per protocol, at most four side by side, with the same lines in all."""
+    names, wide = list(dict.fromkeys(drawn.series)), min(4, len(protocols))
+    down = -(-len(protocols) // wide)
+    fig, panels = plt.subplots(down, wide, figsize=(PAGE, (0.7 + 0.17 * len(names)) * down), sharex=True, sharey=True,
+                               squeeze=False)
+    for ax, protocol in zip(panels.flat, protocols):
+        plot_level(drawn[drawn.protocol == protocol], ax, drawn)
+        ax.set_title(wrapped(words(protocol), (PAGE - 0.06 * max(map(len, names))) / wide - 0.1))
+    for ax in panels.flat[len(protocols):]:
+        fig.delaxes(ax)
+    return fig
+
+
+def plot_level(drawn, ax=None, like=None):
+    """Balanced accuracy with one budget, a line for each series. drawn: rows of `levels` of one protocol."""
+    names = list(dict.fromkeys((drawn if like is None else like).series))
+    ax = axes(ax, PAGE * 0.75, 0.7 + 0.17 * len(names))
+    for name, look in looks(drawn, like).items():
+        row = drawn[drawn.series == name].iloc[0]
+        bars = 100 * np.array([[row["mean"] - row.low], [row.high - row["mean"]]])
+        ax.errorbar(100 * row["mean"], names.index(name), xerr=np.maximum(np.nan_to_num(bars), 0), elinewidth=0.8,
+                    capsize=1.5, **look | {"linestyle": ""})
+    ax.set_yticks(range(len(names)), names)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel=f"balanced accuracy in %\nwith {budget_words(drawn.budget.iloc[0])}")
+    return ax
+
+
+def plot_budget(drawn, ax=None, like=None):
+    """Balanced accuracy against the label budget. drawn: rows of `levels` of one protocol; like: of all panels."""
     ax = axes(ax, COLUMN * 1.4, 2.6)
-    budgets = drawn.sort_values("n_labelled").budget.unique() if budgets is None else budgets
+    budgets = (drawn if like is None else like).sort_values("n_labelled").budget.unique()
     tick = {budget: budget_short(budget).replace("per ", "per\n") for budget in budgets}
-    dodge(ax, drawn.assign(label=drawn.budget.map(tick)), "label", list(tick.values()))
+    dodge(ax, drawn.assign(label=drawn.budget.map(tick)), "label", list(tick.values()), like=like)
     ax.set(xlabel="share of the labels" if max(budgets) <= 1 else "labels", ylabel="balanced accuracy in %")
     return ax
 
