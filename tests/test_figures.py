@@ -177,7 +177,7 @@ def test_response_shows_means_intervals_lines_and_slopes(planted):
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == [f"{name}: +8.0 (+5.0 to +11.0)" for name in ("SimCLR", "LoTaR", "BCL")]
     lines = [line for line in ax.lines if len(line.get_xdata()) == 3 and line.get_linestyle() != "None"]
-    for (label, drawn), line, name in zip(bars_of(ax).items(), lines, ARMS):
+    for drawn, line, name in zip(bars_of(ax).values(), lines, ARMS):
         rows = frame[frame.series == name]
         agree(drawn, rows, 100)
         height = rows["mean"].mean() + 0.08 * (np.log10(rows.x) - np.log10(rows.x).mean())
