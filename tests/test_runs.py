@@ -89,14 +89,17 @@ def test_damage_is_named_and_damaged_files_are_removed(capsys):
     assert runs.damage(run.folder.parent) == "done.json missing"
 
 
-def test_cells_are_kept_one_by_one(project):
+def test_cells_are_kept_one_by_one(project, monkeypatch):
+    monkeypatch.setattr(runs, "now", lambda: "at first")
     run = runs.open_run("probe", probe(), INPUTS)
     ids = [cell.id for cell in run.cfg.cells()]
     assert ids[0] == "pixels.linear-b0.1-s0" and not run.cell_done(ids[0])
     run.write_cell(ids[0], ROWS, {"probability": np.eye(2)})
     assert run.cell_done(ids[0]) and not run.is_done()
     run.finish()
+    monkeypatch.setattr(runs, "now", lambda: "later")
     again = runs.open_run("probe", probe(), INPUTS)
+    assert again.record["started"] == "at first"
     assert again.cell_done(ids[0]) and again.record["status"] == "running"  # cells are still missing
     run.path(f"cells/{ids[0]}.npz").write_bytes(b"")
     assert not again.cell_done(ids[0])
