@@ -11,7 +11,7 @@ import timm
 import torch
 import yaml
 from safetensors.torch import save_file
-from test_plan import planned, project, run, study  # noqa: F401  (project is a fixture)
+from test_plan import planned, run, study
 from toy_configs import finetune, probe
 
 from ssl_core import engine, keys
@@ -36,16 +36,16 @@ TWO = [{"dataset": "toy"}, {"dataset": "other"}]
 
 
 @pytest.fixture
-def two(project):  # noqa: F811
+def two(toy_tree):
     rng = np.random.default_rng(1)
-    np.savez(project / "params" / "data" / "other.npz",
+    np.savez(toy_tree / "params" / "data" / "other.npz",
              train_images=rng.integers(0, 255, (120, 8, 8), np.uint8), train_labels=np.arange(120) % 3,
              test_images=rng.integers(0, 255, (30, 8, 8), np.uint8), test_labels=np.arange(30) % 3)
-    (project / "params" / "data" / "other.yaml").write_text(
+    (toy_tree / "params" / "data" / "other.yaml").write_text(
         "kind: npz\nfile: other.npz\nclasses: ['0', '1', '2']\n")
-    (project / "params" / "protocols").mkdir()
-    (project / "params" / "protocols" / "p.yaml").write_text(PROTOCOLS)
-    return project
+    (toy_tree / "params" / "protocols").mkdir()
+    (toy_tree / "params" / "protocols" / "p.yaml").write_text(PROTOCOLS)
+    return toy_tree
 
 
 def published(name):

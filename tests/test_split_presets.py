@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_plan import planned, project, study  # noqa: F401  (project is a fixture)
+from test_plan import planned, study
 
 from ssl_core.cli import main
 from ssl_core.config import ConfigError
@@ -60,10 +60,10 @@ def without_name(study):  # noqa: F811
     return values
 
 
-def test_a_preset_makes_the_jobs_that_it_stands_for(project):  # noqa: F811
+def test_a_preset_makes_the_jobs_that_it_stands_for(toy_tree):
     short = PLAIN | {"splits": {"preset": "tails"}, "evaluate": {}}
-    (project / "params" / "splits").mkdir()
-    (project / "params" / "splits" / "s.yaml").write_text(
+    (toy_tree / "params" / "splits").mkdir()
+    (toy_tree / "params" / "splits" / "s.yaml").write_text(
         "tails: {about: a, source: s, splits: {kind: long_tail, ratios: [100], draw_seeds: [1, 2, 3]}, "
         "budgets: [1.0], data: {label_pool: balanced}}\n"
         "other: {about: a, source: s, splits: {kind: natural}, budgets: [0.5], data: {label_pool: natural}}\n")
@@ -102,7 +102,7 @@ def test_presets_hold_the_published_numbers():
     assert tails == [3, 5, 5] and split_preset("shots").budgets == [50, 100, 1.0]
 
 
-def parts_of(project, **data):  # noqa: F811
+def parts_of(toy_tree, **data):
     """Pools of the first probe in a plan, in images of each part, and the job."""
     job = next(job for job in planned(**PLAIN | {"splits": NATURAL, "data": {"dataset": "bare"} | data}).jobs
                if job.stage == "probe")
@@ -111,15 +111,15 @@ def parts_of(project, **data):  # noqa: F811
 
 
 @pytest.fixture
-def bare(project):  # noqa: F811
+def bare(toy_tree):
     """Images that bring no parts, and the presets."""
-    shutil.copytree(ROOT / "params" / "splits", project / "params" / "splits")
+    shutil.copytree(ROOT / "params" / "splits", toy_tree / "params" / "splits")
     rng = np.random.default_rng(0)
-    np.savez(project / "params" / "data" / "bare.npz", train_images=rng.integers(0, 255, (400, 8, 8), np.uint8),
+    np.savez(toy_tree / "params" / "data" / "bare.npz", train_images=rng.integers(0, 255, (400, 8, 8), np.uint8),
              train_labels=np.arange(400) % 4)
-    (project / "params" / "data" / "bare.yaml").write_text(
+    (toy_tree / "params" / "data" / "bare.yaml").write_text(
         "kind: npz\nfile: bare.npz\nclasses: ['0', '1', '2', '3']\nparts: {train: ''}\n")
-    return project
+    return toy_tree
 
 
 def test_eight_to_one_to_one_with_one_test_part(bare):
