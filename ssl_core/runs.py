@@ -29,7 +29,7 @@ PATIENCE = 20  # seconds to wait for a run's lock: a killed process takes a mome
 
 @dataclass
 class Run:
-    """One run folder, locked by this process until `finish` or `fail`; made by `open_run`."""
+    """One run folder, locked by this process until `finish` or its end; made by `open_run`."""
 
     folder: Path
     stage: str
@@ -43,12 +43,11 @@ class Run:
     def path(self, name) -> Path:
         return self.folder / name
 
-    def is_done(self, names=()) -> bool:
-        """Whether an earlier execution left all of this: the named files, or else every file and every wanted cell."""
-        known = self.record.get("files", {})
-        cells = [] if names or self.stage == "pretrain" else self.cfg.cells()
-        return (self.record.get("status") == "done" and all(name in known for name in names)
-                and agree(self.folder, known) and all(self.cell_done(cell.id) for cell in cells))
+    def is_done(self) -> bool:
+        """Whether an earlier execution left all of this: every file and every wanted cell."""
+        cells = [] if self.stage == "pretrain" else self.cfg.cells()
+        return (self.record.get("status") == "done" and agree(self.folder, self.record.get("files", {}))
+                and all(self.cell_done(cell.id) for cell in cells))
 
     def progress(self, **values):
         """How far it is, for the live line of a bulk run: {"cell": 3, "cells": 10} or as `train.pretrain` writes it."""
@@ -104,10 +103,6 @@ class Run:
         floors = self.stage == "probe" and not self.cfg.run
         if not floors and not (path.exists() and path.read_text(encoding="utf-8") == text):
             atomic_write(path, text)
-
-    def fail(self, reason):
-        mark_failed(self.folder, reason)
-        self.lock.release(force=True)
 
     def _constants(self, cell):
         """The columns that are the same in all rows of a cell."""
@@ -272,7 +267,7 @@ def discard(folder, record, everything=False):
 
 
 def mark_failed(folder, reason):
-    """Note in run.json why a run ended early; also for a kernel that could not do it itself."""
+    """Note in run.json why a run ended early, which its kernel cannot do itself."""
     atomic_json(Path(folder) / "run.json", read_run(folder) | {"status": "failed", "reason": reason, "finished": now()})
 
 
