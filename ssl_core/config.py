@@ -179,9 +179,7 @@ class PretrainConfig(RunConfig):
                                  'that was trained; use stem "default"')
         return self
 
-    @model_validator(mode="after")
-    def _one_length(self):
-        return one_length(self)
+    _one_length = model_validator(mode="after")(one_length)
 
 
 class ProbeConfig(RunConfig):
@@ -260,9 +258,7 @@ class FinetuneConfig(RunConfig):
     precision: Literal["auto", "fp32", "bf16"]
     resamples: Annotated[int, Field(ge=100)]
 
-    @model_validator(mode="after")
-    def _one_length(self):
-        return one_length(self)
+    _one_length = model_validator(mode="after")(one_length)
 
     @model_validator(mode="after")
     def _one_correction(self):

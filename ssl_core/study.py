@@ -41,10 +41,7 @@ class Splits(Values):
     total: Count | Annotated[list[Count], Field(min_length=1)] = 0  # a list: every ratio at every total
     positive: Count = 1
 
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, values):
-        return with_preset(values)
+    _preset = model_validator(mode="before")(with_preset)
 
     @model_validator(mode="after")
     def _pairs(self):
@@ -157,10 +154,7 @@ class Study(Values):
     weights: str = ""  # of the floor `imagenet`: efficientnet_lite0 or TIMM_NAME=FILE
     resources: Resources = Resources()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _presets(cls, values):
-        return with_presets(values)
+    _presets = model_validator(mode="before")(with_presets)
 
     @model_validator(mode="after")
     def _names(self):
