@@ -12,6 +12,7 @@ from ssl_core.data import load
 from ssl_core.data.cards import card_names, read_card
 from ssl_core.files import cache, free_bytes, outputs, root, size_text
 from ssl_core.presets import named
+from ssl_core.protocols import WIDTH
 from ssl_core.provenance import circumstances, device_name
 
 
@@ -47,7 +48,7 @@ def methods():
             takes = ", ".join(f"{p.name} {json.dumps(p.default)}" for p in signature(cls).parameters.values()
                               if p.default is not p.empty and p.name != "n")
             for start, text in ((name, paper), ("", f"takes: {takes or 'nothing'}"), ("", f"presets: {named(name)}")):
-                yield textwrap.fill(text, 120, initial_indent=f"  {start:15}", subsequent_indent=" " * 17)
+                yield textwrap.fill(text, WIDTH, initial_indent=f"  {start:15}", subsequent_indent=" " * 17)
     yield ("Where each constant of a preset comes from: python -m ssl_core methods NAME. How an arm uses them: "
            "docs/studies.md")
 

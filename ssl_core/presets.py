@@ -16,6 +16,7 @@ from pydantic import Field
 
 from ssl_core.config import ConfigError, Values
 from ssl_core.files import root
+from ssl_core.protocols import WIDTH
 from ssl_core.study import Arm
 
 ARGUMENTS = {"method": "method_args", "encoder": "encoder_args", "optimiser": "optimiser_args"}
@@ -223,17 +224,17 @@ def cells(row) -> tuple:
     return row.field, value, row.source, row.differs
 
 
-def as_text(presets, width=120) -> str:
-    """Tables for a terminal `width` columns wide."""
+def as_text(presets) -> str:
+    """Tables for a terminal."""
     lines, names = [], [len(row.field) for p in presets for row in p.constants]
     first, value = max(names), 20
-    rest = (width - first - value - 8) // 2
+    rest = (WIDTH - first - value - 8) // 2
     widths = (first, value, rest, rest)
     for file in dict.fromkeys(p.file for p in presets):
         mine = [p for p in presets if p.file == file]
-        lines += textwrap.wrap(f"{file}: {mine[0].paper}", width)
+        lines += textwrap.wrap(f"{file}: {mine[0].paper}", WIDTH)
         for p in mine:
-            lines += ["", *textwrap.wrap(f"method: {p.method}, preset: {given(p)} · {p.about}", width)]
+            lines += ["", *textwrap.wrap(f"method: {p.method}, preset: {given(p)} · {p.about}", WIDTH)]
             for row in (COLUMNS, *map(cells, p.constants)):
                 columns = [textwrap.wrap(text, w) for text, w in zip(row, widths)]
                 for parts in zip_longest(*columns, fillvalue=""):

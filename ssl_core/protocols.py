@@ -14,6 +14,7 @@ import yaml
 
 from ssl_core.files import root
 
+WIDTH = 120  # columns of a terminal
 BUILT_IN = {"linear": "probe", "knn": "probe", "finetune": "finetune"}
 OURS = {"linear": "Logistic regression on standardised features; its penalty by cross-validation inside the budget.",
         "knn": "Nearest neighbours by cosine similarity, weighted votes; their number by cross-validation inside the "
@@ -91,13 +92,13 @@ def said(name) -> list:
     return [(word, text) for word, text in rows if text]
 
 
-def as_text(names, width=120, said=said) -> str:
+def as_text(names, said=said) -> str:
     """Protocols, or what else is said so, for a terminal."""
     lines = []
     for name in names:
         lines.append(name)
         for word, text in said(name):
-            lines += textwrap.wrap(text, width, initial_indent=f"  {word:11}", subsequent_indent=" " * 13)
+            lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {word:11}", subsequent_indent=" " * 13)
     return "\n".join(lines)
 
 

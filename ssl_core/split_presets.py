@@ -104,9 +104,9 @@ def said(name) -> list:
     return [("is", p.about), ("from", p.source), ("splits", splits), ("budgets", json.dumps(p.budgets)), ("data", data)]
 
 
-def as_text(names, width=120) -> str:
+def as_text(names) -> str:
     """Presets for a terminal."""
-    return protocols.as_text(names, width, said)
+    return protocols.as_text(names, said)
 
 
 def as_markdown() -> str:
