@@ -12,12 +12,12 @@ from sklearn.metrics import balanced_accuracy_score
 from ssl_core.analysis import panel, plots
 from ssl_core.augment import Augment
 from ssl_core.data import load
-from ssl_core.encoders import build_encoder
+from ssl_core.encoders import build_encoder, load_encoder
 from ssl_core.evaluate.features import extract
 from ssl_core.evaluate.probe import linear_probe
 from ssl_core.methods import build
 from ssl_core.presets import preset
-from ssl_core.train import pretrain
+from ssl_core.train import pretrain, restore
 
 
 @pytest.fixture
@@ -42,6 +42,16 @@ def test_every_image_is_measured_and_a_seed_repeats_the_masks(method, monkeypatc
     assert not np.array_equal(made["removed"], seeded["removed"])
     psnr = -10 * np.log10(np.mean((made["pasted"][0] - made["original"][0])[:, made["removed"][0, 0] > 0] ** 2))
     assert quality.psnr[0] == pytest.approx(psnr, abs=1e-3)
+
+
+def test_what_a_finished_run_left_reconstructs_as_the_method_that_was_trained(method, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 16, 16), dtype=np.uint8)
+    pretrain(method, images, toy_configs.pretrain(method="mae", epochs=0, steps=2, batch=4), tmp_path, "key")
+    again = build("mae", load_encoder(tmp_path / "encoder.safetensors"), Augment("mae", 16), decoder_width=8,
+                  decoder_depth=1, decoder_heads=2)
+    restore(again, tmp_path, "key")
+    (one, _), (two, _) = (panel.reconstructions(m, images[:2]) for m in (method, again))
+    np.testing.assert_allclose(one["reconstruction"], two["reconstruction"], atol=1e-6)
 
 
 def test_the_figure_names_its_columns_and_the_sentence_its_fill(method):
