@@ -1,11 +1,11 @@
 """How well `tail` follows the truth: long tails of known ratio cut from labelled features.
 
-`python -m benchmarks.tail NAME=FEATURES.npz … [--first DRAW] [--draws N]` (h and labels in each) writes `tail.csv` into
-outputs/reference/statistics, one row per features, labels per class, ratio and draw, and `tail_summary.csv`, how often
-the interval holds the truth. No draw was used to choose anything in `tail`.
+`python -m benchmarks.tail NAME=FEATURES.npz …` (h and labels in each) writes `tail.csv` into
+outputs/reference/statistics, one row per features, ratio and draw, and `tail_summary.csv`, how often the interval holds
+the truth. None of the draws was used to choose anything in `tail`.
 """
 
-import argparse
+import sys
 from itertools import product
 
 import numpy as np
@@ -13,11 +13,11 @@ import pandas as pd
 from scipy.stats import binomtest, spearmanr
 from sklearn.decomposition import PCA
 
-from ssl_core.analysis.tail import DIMENSIONS, tail
+from ssl_core.analysis.tail import DIMENSIONS, LABELS, tail
 from ssl_core.data.splits import class_order, long_tail_split
 from ssl_core.files import root
 
-RATIOS, TOTAL, SHOTS = (1, 3, 10, 30, 100), 800, 20
+RATIOS, TOTAL, DRAWS = (1, 3, 10, 30, 100), 800, range(20, 30)  # 10, 100 and 101 served to choose the prior
 
 
 def read(path):
@@ -27,29 +27,22 @@ def read(path):
     return PCA(DIMENSIONS, random_state=0).fit_transform(h) if h.shape[1] > DIMENSIONS else h, labels
 
 
-def measured(h, labels, ratio, draw, shots):
-    """The estimate with its interval for one pool of this ratio, by `shots` labels of each class beside it."""
+def measured(h, labels, ratio, draw):
+    """The estimate with its interval for one pool of this ratio, by LABELS of each class beside it."""
     order = class_order(labels.max() + 1, draw)
     split = long_tail_split(labels, ratio, draw, None, order, TOTAL)
     rest, rng = np.setdiff1d(np.arange(len(labels)), split.indices), np.random.default_rng(draw)
-    some = np.concatenate([rng.choice(rest[labels[rest] == c], shots, replace=False) for c in range(len(order))])
+    some = np.concatenate([rng.choice(rest[labels[rest] == c], LABELS, replace=False) for c in range(len(order))])
     found = tail(h[np.concatenate([some, split.indices])], np.concatenate([labels[some], np.full(TOTAL, -1)]), draw)
     said = found.pop("sentence").split(" as ")[0].split(" how ")[0].lower()  # as uneven, at least, cannot tell
     return {"ratio": ratio, "draw": draw, "said": said, "estimate": found.pop("ratio"), **found}
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("given", nargs="+", metavar="NAME=FEATURES.npz")
-    parser.add_argument("--first", type=int, default=20)
-    parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--shots", type=int, default=SHOTS)
-    asked = parser.parse_args()
-    sets = {name: read(path) for name, _, path in (given.partition("=") for given in asked.given)}
+    sets = {name: read(path) for name, _, path in (given.partition("=") for given in sys.argv[1:])}
     folder, rows = root() / "outputs" / "reference" / "statistics", []
-    for draw in range(asked.first, asked.first + asked.draws):
-        rows += [{"features": name, "labels per class": asked.shots, **measured(*sets[name], ratio, draw, asked.shots)}
-                 for name, ratio in product(sets, RATIOS)]
+    for draw in DRAWS:
+        rows += [{"features": name, **measured(*sets[name], ratio, draw)} for name, ratio in product(sets, RATIOS)]
         pd.DataFrame(rows).to_csv(folder / "tail.csv", index=False, lineterminator="\n", float_format="%.4g")
     table = summary(pd.read_csv(folder / "tail.csv"))
     table.to_csv(folder / "tail_summary.csv", index=False, lineterminator="\n")

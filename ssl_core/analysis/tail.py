@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedKFold
 
-LABELS, DIMENSIONS = 5, 128  # labels of each class at least; features at most
+LABELS, FOLDS, DIMENSIONS = 20, 5, 128  # labels of each class at least: with 5 the interval was too narrow
 WIDE, UNEVEN = 10, 2  # an interval that spans a factor more tells but its low end, and nothing when that is below 1:2
 CHAINS, STEPS, EVERY = 10, 1500, 10  # of the sampler: a third of the steps is thrown away, and every tenth kept
 EVEN = np.append(np.logspace(-0.5, 2, 16), np.inf)  # of the shares' Dirichlet prior: from about 1:300 to even
@@ -94,8 +94,8 @@ def told(h, y, pool, rng):
     """
     labelled, unlabelled = np.zeros((y.max() + 1,) * 2), np.zeros(y.max() + 1, int)
     even = np.full(len(labelled), 1 / len(labelled))
-    fold = rng.permutation(len(pool)) % LABELS
-    folds = StratifiedKFold(LABELS, shuffle=True, random_state=int(rng.integers(2**31))).split(h, y)
+    fold = rng.permutation(len(pool)) % FOLDS
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31))).split(h, y)
     for k, (own, rest) in enumerate(folds):
         model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=even)
         model.fit(h[own], y[own])
