@@ -8,7 +8,7 @@ import pandas as pd
 from ssl_core.analysis.tables import rows_text
 from ssl_core.analysis.wording import budget_short, words
 from ssl_core.augment import RECIPES
-from ssl_core.config import ConfigError, FinetuneConfig, PretrainConfig, ProbeConfig
+from ssl_core.config import CONFIGS, ConfigError
 from ssl_core.data import load
 from ssl_core.data.cards import read_card
 from ssl_core.data.census import holds
@@ -19,7 +19,6 @@ from ssl_core.protocols import protocol
 from ssl_core.runs import read_run
 from ssl_core.study import load_study
 
-CONFIGS = {"pretrain": PretrainConfig, "probe": ProbeConfig, "finetune": FinetuneConfig}
 SHOWN = """method method_args wrap encoder encoder_args stem normalisation init image_size recipe optimiser lr
     weight_decay optimiser_args batch epochs steps warmup precision""".split()
 TUNED = """train recipe optimiser optimiser_args lr head_lr weight_decay layer_decay drop_path label_smoothing schedule
