@@ -6,7 +6,6 @@ The three run configurations have no defaults: their defaults are the parameters
 
 import re
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -316,9 +315,3 @@ def explain(error: ValidationError, model: type[Values]) -> str:
     else:
         text = f"{key}: {first['msg'][0].lower() + first['msg'][1:]}, got {value!r}"
     return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-
-
-def __getattr__(name):
-    if name in ("Study", "load_study"):  # this module's, too, for those who know them here
-        return getattr(import_module("ssl_core.study"), name)
-    raise AttributeError(f"module 'ssl_core.config' has no attribute {name!r}")

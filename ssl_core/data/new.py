@@ -11,13 +11,14 @@ from pathlib import Path
 
 import yaml
 
-from ssl_core.config import ConfigError, Study
+from ssl_core.config import ConfigError
 from ssl_core.data.cards import card_names, card_path
 from ssl_core.data.census import class_table, statement, usable_budgets
 from ssl_core.data.draft import draft_card
 from ssl_core.data.loading import load
 from ssl_core.data.splits import is_labelled
 from ssl_core.files import atomic_write, root
+from ssl_core.study import Study
 
 WIDTH = 100  # of the files, so that they read well in a terminal
 SEEDS = [0, 1, 2]
