@@ -12,7 +12,7 @@ import yaml
 from ssl_core.analysis import claims_table
 from ssl_core.analysis.claims import Claim, Evidence, judge, load_claims, verdict
 from ssl_core.analysis.compare import Contrast, contrast
-from ssl_core.analysis.evidence import SCHEDULE, committed, evidence, paired
+from ssl_core.analysis.evidence import SCHEDULE, committed, evidence, paired, tables_of
 from ssl_core.cli import main
 from ssl_core.config import ConfigError
 from ssl_core.files import atomic_json, root
@@ -233,6 +233,21 @@ def test_what_was_not_pretrained_has_no_plateau(repository, tmp_path, monkeypatc
     assert reason == "no positive control: nothing was pretrained whose loss could level off"
 
 
+def test_pretrainings_below_a_pretraining_count_and_test_images_in_training_do_not(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    path = tmp_path / "made" / "plan.json"
+    plan, start = json.loads(path.read_text()), tmp_path / "made" / "runs" / "pretrain" / "a-start"
+    atomic_json(start / "run.json", {"started": "2026-02-01T00:00:00+00:00", "parameters": {"steps": 10, "batch": 8}})
+    pd.DataFrame({"step": np.arange(20), "loss": np.linspace(5, 1, 20)}).to_csv(start / "history.csv", index=False)
+    jobs = [job | {"needs": [str(start)]} if job["key"].startswith("p0") else job for job in plan["jobs"]]
+    jobs.append({"key": "start", "stage": "pretrain", "folder": str(start), "needs": []})
+    atomic_json(path, plan | {"jobs": jobs, "copies": {"made": "2 copies"}})
+    assert evidence(claim(), "made", repository)[0].lacking == (
+        "test images of made are in training, which made allows",
+        "no positive control: the loss of a-start was still falling at its end")
+
+
 @pytest.mark.parametrize("changes, reason", [
     ({"dataset": "other"}, "made of other, not of made"), ({"steps": (10, 20)}, "unequal tuning budgets: steps 10"),
     ({"started": "2026-01-01T00:00:00+00:00"}, "committed on 2026-01-02, after the first run had started"),
@@ -300,10 +315,21 @@ def test_the_interval_is_the_studys_own_where_it_states_the_contrast(repository,
     made_study(tmp_path)
     row = {"family": "between arms", "protocol": "linear", "budget": 1.0, "metric": "balanced_accuracy", "group": "all",
            "effect": -0.04, "low": -0.05, "high": -0.03, "low_images": -0.041, "high_images": -0.039,
-           "low_splits": -0.05, "high_splits": -0.03, "n_pairs": 3, "p": 0.01, "keys": "10:00 11:01 12:02"}
+           "low_splits": -0.05, "high_splits": -0.03, "n_pairs": 3, "p": 0.01, "keys": "10:00 11:01 12:02",
+           "test": "paired t over splits with bootstrap over images"}
     pd.DataFrame([row, row | {"keys": "zz:00", "effect": 9}]).to_csv(tmp_path / "made" / "summary.csv", index=False)
     [one] = evidence(claim(), "made", repository)
     assert one.effect == Contrast(0.04, (0.03, 0.05), (0.039, 0.041), (0.03, 0.05), 0.01, 3)
+    part = pd.DataFrame([row | {"keys": "10:00 11:01"}])  # of some of the splits: not the contrast that is asked for
+    part.to_csv(tmp_path / "made" / "summary.csv", index=False)
+    tables_of.cache_clear()
+    [one] = evidence(claim(), "made", repository)
+    assert one.effect.n_pairs == 3 and one.effect.effect != 0.04
+    seeds = row | {"test": "paired t over seeds with bootstrap over images"}
+    pd.DataFrame([seeds]).to_csv(tmp_path / "made" / "summary.csv", index=False)
+    tables_of.cache_clear()
+    [one] = evidence(claim(), "made", repository)
+    assert judge(claim(), one.effect) == ("inconclusive", "one split says nothing of others; five or more would")
 
 
 def test_pairs_formed_here_hold_the_doubt_of_all_sides():

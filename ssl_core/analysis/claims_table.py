@@ -150,7 +150,7 @@ were not run by us.
   so that the plateau is the weaker control; it stands where no range is known.
 - **Equal tuning budgets**: the protocols that the claim names, one setting per arm, and the same schedule (epochs or
   steps, batch) of every pretraining that is compared.
-- **Two splits or more**, paired: one split says nothing of others.
+- **Two splits or more**, paired: one split says nothing of others, however many seeds it has.
 
 The interval is that of the study's own contrast, which holds the doubt over splits and over test images. Where a study
 does not state the contrast, pairs are formed from `results.csv`, and the doubt over test images is the sum of that of

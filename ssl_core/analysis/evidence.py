@@ -7,6 +7,7 @@ that of every side, as if what makes an image hard had nothing in common between
 
 import re
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -107,7 +108,7 @@ def select(claim, rows, *sides):
 
 
 def paired(sides):
-    """Contrast of sides over the splits that all have; None where they share none.
+    """Contrast of sides over the splits that all have; None where they share none. Seeds of one split are one pair.
 
     Raises ValueError where a side holds several numbers of one run's kind, so that it is not clear which is meant.
     """
@@ -126,7 +127,8 @@ def paired(sides):
     error = sum(shared[i].error for i in range(len(sides))).mean()
     around = differences.mean() + np.array([-1, 1]) * error / np.sqrt(2)  # two draws that have just this deviation
     known = len(shared) > 1 or error > 0  # else one number without an interval, such as CKA
-    return contrast(differences, around, np.inf if known else 0)
+    found = contrast(differences, around, np.inf if known else 0)
+    return replace(found, n_pairs=1) if "seed" in by else found
 
 
 def own_contrast(claim, sides, summary):
@@ -140,16 +142,19 @@ def own_contrast(claim, sides, summary):
                    & (summary.protocol == (first.protocol or claim.protocol))
                    & (summary.budget == (first.budget or claim.budget))
                    & ((summary.family == "gain of pretraining") == floor) & summary.family.isin(FAMILIES)]
-    mine, theirs = set(what.key), set(against.key)
+    by = [name for name in SPLIT if what[name].notna().all() and against[name].notna().all()]
+    mine, theirs = (set(side.merge(other[by].drop_duplicates(), on=by).key) for side, other in ((what, against),
+                                                                                               (against, what)))
     for row in rows.itertuples():
         pairs = [pair.split(":") for pair in re.split(r"[ +]", row.keys)]
         a, b = ({pair[i] for pair in pairs} for i in (0, 1))
+        n_pairs = 1 if "over seeds" in row.test else int(row.n_pairs)  # seeds of one split say nothing of others
         for sign, one, other in ((1, a, b), (-1, b, a)):
-            if one <= mine and other <= theirs:
+            if one == mine and (other == theirs or floor and other <= theirs):
                 def ends(over, row=row, sign=sign):
                     limits = getattr(row, f"low{over}"), getattr(row, f"high{over}")
                     return limits if sign == 1 else (-limits[1], -limits[0])
-                return Contrast(sign * row.effect, ends(""), ends("_images"), ends("_splits"), row.p, int(row.n_pairs))
+                return Contrast(sign * row.effect, ends(""), ends("_images"), ends("_splits"), row.p, n_pairs)
     return None
 
 
@@ -164,19 +169,27 @@ def missing(claim, study, sides, results, folder):
         return [f"{study} has numbers, but not run.json, or history.csv, of the runs that made them"]
     starts = [record["started"] for records, below in groups for record in [*records, *(r for r, _ in below)]]
     groups = groups[:len(sides)]
-    return [*filter(None, [too_young(claim, min(starts), folder), uncontrolled(claim, groups, control),
-                           uneven([below for _, below in groups])])]
+    copies = read_plan(study).get("copies", {})
+    allowed = [f"test images of {name} are in training, which {study} allows"
+               for name in sorted(set(pd.concat(used).dataset) & set(copies))]
+    return [*allowed, *filter(None, [too_young(claim, min(starts), folder), uncontrolled(claim, groups, control),
+                                     uneven([below for _, below in groups])])]
 
 
 def runs_of(study, keys):
-    """(records, [(record, folder) of the pretrainings below]) of runs by key, wherever the study's plan says that they
+    """(records, [(record, folder) of all pretrainings below]) of runs by key, wherever the study's plan says that they
     are; ([], []) where one is not there."""
     try:
-        jobs = [job for job in read_plan(study)["jobs"] if job["key"] in keys]
+        every = read_plan(study)["jobs"]
     except FileNotFoundError:
         return [], []
-    records = [read_run(root() / job["folder"]) for job in jobs]
-    below = [root() / folder for folder in sorted({need for job in jobs for need in job["needs"]})]
+    jobs, needs = [job for job in every if job["key"] in keys], {job["folder"]: job["needs"] for job in every}
+    records, found = [read_run(root() / job["folder"]) for job in jobs], set()
+    todo = [need for job in jobs for need in job["needs"]]
+    while todo:  # a pretraining may start from another
+        found.add(folder := todo.pop())
+        todo += needs.get(folder, [])
+    below = [root() / folder for folder in sorted(found)]
     trained = [(read_run(folder), folder) for folder in below if (folder / "history.csv").exists()]
     whole = len(jobs) == len(keys) and len(trained) == len(below) and all(records) and all(run for run, _ in trained)
     return (records, trained) if whole else ([], [])
