@@ -15,14 +15,14 @@ from ssl_core.evaluate.point import confidence_bins
 def reliability_frame(cells):
     """How often the class that is named is right, by how sure the model is and how frequent the named class is.
 
-    cells: rows of `contrasts.cells_of`; pretrained arms are taken, each by its first protocol, most labels, the
-    smallest and the largest ratio; images of all splits together. Columns series, arm, ratio, twin, protocol, budget,
-    dataset, group, bin, confidence, accuracy, low, high (Wilson), n; and, of the whole group, ece, over (mean
-    confidence less accuracy), over_low, over_high (1.96 standard errors over images).
+    cells: rows of `contrasts.cells_of`, with scores; arms pretrained on a long tail are taken, each by its first
+    protocol, most labels, the smallest and the largest ratio; images of all splits together. Columns series, arm,
+    ratio, twin, protocol, budget, dataset, group, bin, confidence, accuracy, low, high (Wilson), n; and, of the whole
+    group, ece, over (mean confidence less accuracy), over_low, over_high (1.96 standard errors over images).
 
     By the named class, not the true one: of a perfect model's images of a rare class many are rightly unsure.
     """
-    rows = cells[(cells.pretrain_dataset != "") & (cells.stage == "probe")]
+    rows = cells[(cells.pretrain_dataset != "") & (cells.stage == "probe") & (cells.ratio > 1)]
     found = []
     if len(rows):
         rows = ends(rows[rows.dataset == rows.dataset.iloc[0]])
