@@ -11,6 +11,7 @@ from ssl_core.data import ImageSet
 from ssl_core.data.audit import audit, parts_of
 from ssl_core.data.copies import LOOSE, STRICT, cut, near_copies
 from ssl_core.evaluate.metrics import Predictions
+from ssl_core.files import root
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,14 @@ def test_command_says_what_blocks_and_leaves_pairs(tmp_path, monkeypatch, capsys
     assert "made: BLOCKING: 1 image of test equal to images of train" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "outputs" / "audit" / "made" / "pairs.csv")) == 1
     assert main(["audit", "moon"]) == 2
+
+
+def test_what_is_said_of_planted_copies_is_what_was_measured():
+    found = pd.read_csv(root() / "outputs" / "reference" / "audit" / "recall.csv", index_col="planted")
+    for planted, shares in found.iterrows():
+        least = 0.95 if "crop" in planted else 0.99
+        if any(what in planted for what in ("JPEG", "flip", "contrast", "crop")):
+            assert all(float(share.strip(" %")) >= 100 * least for share in shares), planted
+    for counts in found.loc["images, and pairs found in them as they are"]:
+        images, pairs = (int(count.replace(",", "")) for count in counts.split(", "))
+        assert pairs <= images / 1000

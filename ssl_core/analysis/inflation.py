@@ -7,6 +7,7 @@ import pandas as pd
 
 from ssl_core.analysis.compare import contrast
 from ssl_core.analysis.contrasts import predictions, units_behind
+from ssl_core.analysis.wording import in_order
 from ssl_core.config import RunConfig
 from ssl_core.data.audit import copied
 from ssl_core.data.pools import pools
@@ -16,6 +17,7 @@ from ssl_core.evaluate.metrics import metric_values
 from ssl_core.files import outputs, root
 from ssl_core.keys import fingerprint
 from ssl_core.runs import read_run
+from ssl_core.table import read_results
 
 COLUMNS = ["run", "cell", "test images", "with a copy", "score", "without them", "inflation", "low", "high"]
 
@@ -39,13 +41,15 @@ def inflation(test, copies, seed=0, resamples=1000):
     return *values, contrast([values[0] - values[1]], np.concatenate(draws), units * (units >= MIN_GROUPS))
 
 
-def inflation_table(data, pairs, study, protocol="linear"):
-    """One row for each finished cell of a study on this ImageSet, by one protocol: its score with copies and without.
+def inflation_table(data, pairs, study):
+    """One row for each finished cell of a study on this ImageSet, by its first probe: score with copies and without.
 
     pairs: of an `Audit` of these data. A copy counts where its like is in what this very run was trained on, with
-    labels or without. Runs on other pixels, or with another test part, are passed over.
+    labels or without. Runs on other pixels, or with another test part, are passed over; attrs["looked"]
+    counts the cells that were looked at.
     """
-    rows = []
+    rows, looked = [], 0
+    probes = in_order(read_results(study).query("stage == 'probe' and protocol != 'none'").protocol)
     for folder in sorted((outputs() / study).glob("runs/*/*/")):
         record = read_run(folder)
         inputs = record.get("parts", {}).get("inputs", {})
@@ -59,11 +63,15 @@ def inflation_table(data, pairs, study, protocol="linear"):
         if fingerprint(own.test) != inputs["test"]:
             continue
         copies = np.isin(own.test, with_a_copy(data, pairs, own.test, np.union1d(own.labelled, trained)))
-        for path in sorted(folder.glob(f"cells/*{protocol}-b*.npz")) if copies.any() else ():
+        cells = sorted(folder.glob(f"cells/*{probes[0]}-b*.npz")) if probes else []
+        looked += len(cells)
+        for path in cells if copies.any() else ():
             every, others, found = inflation(predictions(path), copies)
             rows.append((folder.name, path.stem, len(copies), int(copies.sum()), every, others, found.effect,
                          *found.interval))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    found.attrs["looked"] = looked
+    return found
 
 
 def pools_of(record, data):
