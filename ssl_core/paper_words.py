@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 
 from ssl_core.analysis.tables import rows_text
@@ -93,10 +94,14 @@ def flow(jobs, records, table):
             continue
         parts = pools(data, **CONFIGS[job["stage"]](**job["own"]).pool_arguments())
         rows, has = [], holds(data)
+        used = np.concatenate([parts.unlabelled, parts.labelled, parts.val, parts.test])
+        unused = np.setdiff1d(np.arange(len(data)), used)
         for part, at in (("all images", slice(None)), ("pretraining, the first of the splits below", parts.unlabelled),
                          ("labelled, what budgets are drawn from", parts.labelled), ("validation", parts.val),
-                         ("test", parts.test)):
+                         ("test", parts.test), ("in none of these", unused)):
             mine = has[at]
+            if not len(mine):
+                continue
             each = mine.sum(0)
             by_class = (dict(zip(data.classes, each)) if len(each) <= COLUMNS else
                         {"smallest class": each.min(), "largest class": each.max()})
@@ -106,8 +111,9 @@ def flow(jobs, records, table):
         said += [f"**{name}**, counted with draw {job['seen']['draw_seed']}", rows_text(rows)]
     splits = pd.DataFrame([{"data set": r["parameters"]["dataset"], "split": r["parameters"]["split_kind"],
                             "ratio": f"1:{r['parameters']['ratio']:g}", "twin": r["parameters"]["twin"],
-                            "images": r["n_unlabelled"], "largest class": max(r["counts"]),
-                            "smallest class": min(r["counts"])} for r in records if r.get("counts")])
+                            "images": r["n_unlabelled"], "largest class": max(r.get("counts") or [np.nan]),
+                            "smallest class": min(r.get("counts") or [np.nan])}
+                           for r in records if "n_unlabelled" in r])
     if len(splits):
         by = ["data set", "split", "ratio", "twin"]
         rows = splits.groupby(by, sort=False).agg([span, "size"])
@@ -121,6 +127,8 @@ def flow(jobs, records, table):
 
 
 def span(values):
+    if values.isna().all():
+        return "not known"
     return f"{values.min():,.0f}" + (f" to {values.max():,.0f}" if values.nunique() > 1 else "")
 
 

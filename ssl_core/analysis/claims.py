@@ -162,7 +162,7 @@ def verdict(claim, evidence=()) -> Verdict:
     for one in evidence:
         if one.effect and not one.lacking:
             return Verdict(claim, *judge(claim, one.effect), evidence=one)
-    here = [f"direction here: {direction(one, claim)}" for one in evidence if one.effect]
+    here = [direction(one, claim) for one in evidence if one.effect]
     why = "; ".join(dict.fromkeys(reason for one in evidence for reason in one.lacking)) or no_study(claim)
     return Verdict(claim, "not tested", why, "; ".join(here))
 
@@ -175,10 +175,10 @@ def no_study(claim):
 def direction(one, claim):
     """An effect in words, with its interval where it has one; of a level, the level."""
     if claim.contrast.against is None:
-        return f"{100 * one.effect.effect:.1f} on {one.dataset}"
-    text = {"higher": "higher", "lower": "lower", "undecided": "cannot be told", "unknown": "cannot be told"}
+        return f"level here: {100 * one.effect.effect:.1f} on {one.dataset}"
     size = f" ({span(one.effect.interval)})" if np.isfinite(one.effect.interval[0]) else ""
-    return f"{text[one.effect.verdict]}{size} on {one.dataset}"
+    told = one.effect.verdict in ("higher", "lower")
+    return f"{f'direction here: {one.effect.verdict}' if told else 'no direction here'}{size} on {one.dataset}"
 
 
 def judge(claim, found):

@@ -3,6 +3,7 @@
 import html
 from collections import Counter
 from dataclasses import replace
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from ssl_core.analysis.claims import VERDICTS, Claim, judge, load_claims
 from ssl_core.analysis.compare import contrast
 from ssl_core.analysis.wording import points, span
+from ssl_core.protocols import WIDTH
 
 COLOURS = {"reproduced": "#1b7837", "not reproduced": "#b35806", "inconclusive": "#555555", "not tested": "#999999",
            "source gone": "#999999"}
@@ -36,7 +38,7 @@ def verdict_table(verdicts) -> pd.DataFrame:
 def counts(verdicts) -> str:
     """How many verdicts of each kind; what is not tested is no verdict."""
     of = Counter(one.verdict for one in verdicts)
-    here = sum(bool(one.direction) for one in verdicts)
+    here = sum("direction here: " in one.direction for one in verdicts)
     text = ", ".join(f"{of[name]} {name}" for name in VERDICTS)
     return f"{len(verdicts)} claims: {text}." + (f" {here} of those not tested show a direction here, which counts for "
                                                  "nothing." if here else "")
@@ -47,7 +49,7 @@ def table_text(verdicts) -> str:
     lines = []
     for row in verdict_table(verdicts).itertuples():
         said = "; ".join(filter(None, [row.here, row.why, row.direction]))
-        lines.append(f"{row.claim:32} {row.verdict:15} {row.published:>7}  {said}")
+        lines += wrap(f"{row.claim:32} {row.verdict:15} {row.published:>7}  {said}", WIDTH, subsequent_indent=58 * " ")
     head = f"{'claim':32} {'verdict':15} {'publ.':>7}  found here, in points; ? a number recalled, not read"
     return "\n".join([head, *lines, counts(verdicts)])
 
