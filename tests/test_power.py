@@ -67,9 +67,11 @@ def test_variances_are_pooled_and_pairs_of_seeds_left_out():
 
 def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
-    assert main(["plan", "nowhere", "--detect", "1"]) == 0
+    assert main(["plan", "longtail_fashion", "--detect", "1"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("nothing of nowhere has run") and said.count("\n") == 1
+    assert said.startswith("nothing of longtail_fashion has run") and said.count("\n") == 1
+    assert main(["plan", "nowhere", "--detect", "1"]) == 2
+    assert "there is no study 'nowhere'; params/studies holds " in capsys.readouterr().err
     (tmp_path / "made").mkdir()
     rows = [summary_of([0.01, 0.03, 0.02]), summary_of([0.0, 0.03, 0.01], protocol="knn")]
     pd.DataFrame(rows).to_csv(tmp_path / "made" / "summary.csv")

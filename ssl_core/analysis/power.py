@@ -109,6 +109,9 @@ def plan_text(study, detect, protocol=""):
     paths = [outputs() / study / "summary.csv", root() / "outputs" / "reference" / study / "summary.csv"]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
+        known = sorted(file.stem for file in (root() / "params" / "studies").glob("*.yaml"))
+        if study not in known and not (outputs() / study).exists():
+            raise ValueError(f"there is no study {study!r}; params/studies holds {', '.join(known) or 'none'}")
         return (f"nothing of {study} has run, and there is no reference: run two splits or more of it, or of a study "
                 "alike, to learn how much they differ")
     table = planned(pd.read_csv(path), detect / 100)
