@@ -65,7 +65,7 @@ def run_study(study, jobs=None, older_code=False, options=(), adopt_from="") -> 
 
 def planned(study, older_code, adopt_from):
     """The plan, and a line of what it adopts, or ""."""
-    plan = make_plan(study, older_code)
+    plan = make_plan(study, older_code, near=True)
     return plan, f"{adopt(plan, adopt_from, older_code)}\n" if adopt_from else ""
 
 

@@ -1,17 +1,22 @@
 """What must not run unseen: held-out images of a study that its own trainings see, by their pixels or their group.
 
-Asked of every plan, of the pools as its jobs draw them, pretraining on another data set included. It costs what
-comparing hashes costs, which the data's fingerprint has computed already. A network that comes from a file (`init`)
-says nothing of its images, and groups of two data sets are not compared: the same name need not be the same patient.
+Near duplicates across parts are a warning. Asked of every plan, of the pools as its jobs draw them, pretraining on
+another data set included. It costs what comparing hashes costs, which the data's fingerprint has computed already. A
+network that comes from a file (`init`) says nothing of its images, and groups of two data sets are not compared: the
+same name need not be the same patient.
 """
 
+import json
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ssl_core.config import ConfigError
-from ssl_core.data.audit import copied, counted, shared
+from ssl_core.data.audit import audit, copied, counted, parts_of, shared
+from ssl_core.files import atomic_json, cache
+
+MOST = 50_000_000  # images times held-out images that are compared before a study: within about 20 s on two cores
 
 
 def leaks(jobs, load, draw) -> dict:
@@ -42,6 +47,28 @@ def leaks(jobs, load, draw) -> dict:
                              f"each pixel, images that it trains on, of {Path(name[0]).stem}.")
         if texts:
             found[tested[0], name[0]] = " ".join(texts)
+    return found
+
+
+def near_duplicates(jobs, load) -> dict:
+    """{data set: sentence} on near duplicates across the parts of each data set of a plan: a warning, or that it is too
+    large to be searched before every study. Looked for once for each fingerprint.
+
+    load: (dataset, size) → ImageSet. Parts are the official ones, or those that `pools` draws with part_seed 0.
+    """
+    found = {}
+    for dataset, size in sorted({(job.cfg.dataset, job.cfg.image_size) for job in jobs}):
+        data, name = load(dataset, size), Path(dataset).stem
+        kept = cache() / "audits" / f"{data.fingerprint}.json"
+        if not kept.exists():
+            parts = parts_of(data)
+            if len(data) * sum(len(parts[part]) for part in ("val", "test")) > MOST:
+                found[name] = f"near duplicates among {len(data):,} images were not looked for: " \
+                              f"python -m ssl_core audit {dataset}"
+                continue
+            atomic_json(kept, audit(data, parts).warnings)
+        if said := json.loads(kept.read_text(encoding="utf-8")):
+            found[name] = f"{' '.join(said)} Look at them: python -m ssl_core audit {dataset}"
     return found
 
 

