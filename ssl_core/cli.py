@@ -156,7 +156,7 @@ def audit(arguments):
     """Whether the same image or patient stands in two parts of a data set: blocking, warnings, or nothing found.
 
     Executes 42_audit into outputs/audit/DATA and prints its last table. Exit code 1: something blocking. `run` asks by
-    itself for what blocks, but not for near duplicates.
+    itself for what blocks, and, of sets that are not too large, for near duplicates.
     """
     from ssl_core import last_table
 
