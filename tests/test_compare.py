@@ -102,8 +102,8 @@ def test_three_sentences_follow_from_the_interval_alone():
         f"A scores 5.0 points of recall higher than B (+4.1 to +5.9; {WHERE}).",
         f"Pretraining A on 1:100 costs 5.0 points of recall against as many balanced images (+4.1 to +5.9; {WHERE}).")
     assert said["undecided"] == (
-        f"A against B: no detectable difference (−0.8, +1.0), within ±1 (+0.1 points of recall; {WHERE}).",
-        "Pretraining A on 1:100 or on as many balanced images: no detectable difference (−0.8, +1.0), within ±1 "
+        f"A against B: no detectable difference (−0.8, +1.0), known to ±1 (+0.1 points of recall; {WHERE}).",
+        "Pretraining A on 1:100 or on as many balanced images: no detectable difference (−0.8, +1.0), known to ±1 "
         f"(balanced minus imbalanced is +0.1 points of recall; {WHERE}).")
     assert said["lower"] == (
         f"A scores 5.0 points of recall lower than B (−5.9 to −4.1; {WHERE}).",

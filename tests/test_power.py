@@ -44,7 +44,7 @@ def test_undecided_sentence():
     low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in found.interval)
     assert power.undecided_sentence(found) == (
         f"no detectable difference ({low}, {high}); about {n - 4} more splits for ±1")
-    assert power.undecided_sentence(contrast([0.0, 0.004, 0.002], draws, 10**6)).endswith(", within ±1")
+    assert power.undecided_sentence(contrast([0.0, 0.004, 0.002], draws, 10**6)).endswith(", known to ±1")
     wide = contrast([0.0, 0.001], 30 * draws, 10**6)
     assert power.undecided_sentence(wide).endswith("times the test images, too")
     assert "not known how many more" in power.undecided_sentence(contrast([0.0], draws, 10**6))

@@ -77,7 +77,7 @@ def undecided_sentence(found, unit="split", within=0.01, what="difference"):
         times = more_images(within, sd_images)
         return f"{said}; no number of {unit}s gives {wanted}: it takes at least {times:.1f} times the test images, too"
     more = max(n - found.n_pairs, 0)
-    return f"{said}; about {more} more {unit}{'s' * (more != 1)} for {wanted}" if more else f"{said}, within {wanted}"
+    return f"{said}; about {more} more {unit}{'s' * (more != 1)} for {wanted}" if more else f"{said}, known to {wanted}"
 
 
 def planned(summary, detect):
