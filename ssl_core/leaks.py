@@ -16,7 +16,7 @@ from ssl_core.config import ConfigError
 from ssl_core.data.audit import audit, copied, counted, parts_of, shared
 from ssl_core.files import atomic_json, cache
 
-MOST = 50_000_000  # images times held-out images that are compared before a study: within about 20 s on two cores
+MOST = 50_000_000  # images times held-out images that are compared before a study; of more, `audit` is asked for
 
 
 def leaks(jobs, load, draw) -> dict:
