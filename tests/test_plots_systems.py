@@ -124,7 +124,7 @@ def test_several_totals_are_not_averaged_but_drawn_apart():
     assert titles == ["MAE, linear probe, N = 2,000", "MAE, linear probe, N = 12,000"]
 
 
-# --- t-SNE ------------------------------------------------------------------------------------------------------------
+# --- t-SNE and UMAP ---------------------------------------------------------------------------------------------------
 
 def clusters(n=120, noise=0.5):
     rng = np.random.default_rng(0)
@@ -144,6 +144,16 @@ def test_tsne_is_of_normalised_rows_the_same_each_time_and_prints_its_divergence
     assert np.mean(nearest == frame.label) > 0.95
     ax = plots_embedding.plot_embedding(frame)
     assert ax.get_title(loc="left") == f"KL {frame.attrs['kl']:.2f}, n = 120" and len(ax.collections) == 3
+
+
+def test_umap_keeps_classes_together_and_follows_from_the_seed():
+    x, labels = clusters()
+    one, same, other = (plots_embedding.embed_2d(x, labels, seed, how="UMAP") for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one[["x", "y"]], same[["x", "y"]])
+    assert np.abs(one.x - other.x).max() > 0.1 and np.isnan(one.attrs["kl"]) and one.attrs["how"] == "UMAP"
+    centres = one.groupby("label")[["x", "y"]].mean()
+    far = np.linalg.norm(one[["x", "y"]].to_numpy()[:, None] - centres.to_numpy(), axis=2)
+    assert np.mean(centres.index.to_numpy()[far.argmin(1)] == one.label) > 0.95
 
 
 def test_tsne_takes_classes_equally_often_and_refuses_what_cannot_be_embedded():

@@ -108,7 +108,7 @@ def test_figures_are_there_in_every_form(smoke):  # noqa: F811
     files = {path.name for path in (smoke.folder / "figures").iterdir()}
     names = {name.partition(".")[0] for name in files}
     assert files == {f"{name}.{form}" for name in names for form in ("csv", "pdf", "png", "txt", "alt.txt")}
-    assert {"budgets", "cost", "frequency", "training", "tsne", "spread"} <= names  # the last three of 41_layers
+    assert {"budgets", "cost", "frequency", "training", "tsne", "umap", "spread"} <= names  # the last four of 41_layers
     for name in names:
         assert "Real images (fashion)" in (smoke.folder / "figures" / f"{name}.txt").read_text("utf-8")
     for name in ("budgets", "cost", "frequency"):

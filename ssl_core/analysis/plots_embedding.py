@@ -1,5 +1,5 @@
 """Features in the plane, coloured by class: t-SNE (van der Maaten & Hinton, Visualizing Data using t-SNE, JMLR 9, 2008)
-and, where umap-learn is installed, UMAP (McInnes, Healy & Melville, arXiv 1802.03426)."""
+and UMAP (McInnes, Healy & Melville, arXiv 1802.03426)."""
 
 import json
 
@@ -68,7 +68,7 @@ def embed_2d(features, labels, seed=0, perplexity=30, classes=None, most=MOST, h
 
     Its attrs hold how, kl, the divergence reached, perplexity and n; UMAP has no kl, and perplexity neighbours.
     features: (n, D); labels: (n,); classes: their names. perplexity is cut to a third of the images, as it counts
-    neighbours. ValueError where there is nothing to embed, or no UMAP.
+    neighbours. ValueError where there is nothing to embed.
     """
     if np.ndim(labels) != 1:
         raise ValueError(f"{how} colours one class an image; for several labels give the column of one of them")
@@ -91,10 +91,8 @@ def embed_2d(features, labels, seed=0, perplexity=30, classes=None, most=MOST, h
 
 def umap_of(x, neighbours, seed):
     """UMAP of rows (n, D) on one thread, so that the seed decides it: (n, 2)."""
-    try:
-        from umap import UMAP
-    except ImportError:
-        raise ValueError("UMAP needs a package that the lock does not hold: pip install umap-learn") from None
+    from umap import UMAP  # only here: it compiles as it is imported
+
     return UMAP(n_neighbors=max(2, neighbours), metric="euclidean", random_state=seed, n_jobs=1).fit_transform(x)
 
 
