@@ -2,6 +2,7 @@
 and UMAP (McInnes, Healy & Melville, arXiv 1802.03426)."""
 
 import json
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -91,8 +92,9 @@ def embed_2d(features, labels, seed=0, perplexity=30, classes=None, most=MOST, h
 
 def umap_of(x, neighbours, seed):
     """UMAP of rows (n, D) on one thread, so that the seed decides it: (n, 2)."""
-    from umap import UMAP  # only here: it compiles as it is imported
-
+    with warnings.catch_warnings():  # of Tensorflow, which a part of it that is not used here would want
+        warnings.simplefilter("ignore", ImportWarning)
+        from umap import UMAP  # only here: it compiles as it is imported
     return UMAP(n_neighbors=max(2, neighbours), metric="euclidean", random_state=seed, n_jobs=1).fit_transform(x)
 
 
