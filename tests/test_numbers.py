@@ -1,9 +1,9 @@
 """Every measured number of README and docs stands in a committed table, which says what made it.
 
 outputs/reference/numbers.csv has a row for each number: the file and the words around it, the number as written, the
-table, the row (a pandas query) and column that hold it (`rows`: how many there are), and a factor. Rows without a table
-quote what was not measured, and say why. `python tests/test_numbers.py` writes docs/numbers.md, with a word on each
-table whose code has changed.
+table, the row (a pandas query) and column that hold it (`rows`: how many there are; `bytes`: how large a file is),
+and a factor. Rows without a table quote what was not measured, and say why. `python tests/test_numbers.py` writes
+docs/numbers.md, with a word on each table whose code has changed.
 """
 
 import json
@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from ssl_core.files import atomic_write, sha256_file
 from ssl_core.keys import code_slice
@@ -20,9 +21,15 @@ REFERENCE = ROOT / "outputs" / "reference"
 GENERATED = {  # pages that other tests compare with what makes them
     "methods.md": "test_presets.py", "protocols.md": "test_presets.py", "claims.md": "test_claims.py",
     "coverage.md": "test_systems.py", "splits.md": "test_presets.py", "numbers.md": "test_numbers.py"}
-UNIT = r"(?:%|points?\b|seconds?\b|minutes?\b|hours?\b|images/s|ms\b|s\b)"
-NUMBER = re.compile(rf"(?<![\w.,-])[+−-]?\d[\d.,]*(?: to [+−-]?[\d.]+)?\s{UNIT}")
+UNIT = r"(?:%|points?\b|seconds?\b|minutes?\b|hours?\b|images/s|ms\b|s\b|[kKMGT]i?B\b)"
+COUNTED = "(?:images|pools|studies|pairs|simulations|sets|runs|jobs|slides|patients|train|val|test|neg|pos)"
+COUNT = r"(?<![\w.,:/-])\d+(?:,\d{3})*"
+NUMBER = re.compile("|".join((
+    rf"(?<![\w.,-])[+−-]?\d[\d.,]*(?: to [+−-]?[\d.]+)?\s{UNIT}", rf"{COUNT} (?:out )?of (?:the )?\d[\d,]*\b",
+    rf"{COUNT} (?:test |independent |held-out |pretraining )?{COUNTED}\b")))
+SHARE = re.compile(r"(?<![\w.,`])[+−-]?0\.\d\d\b(?![\w.`])")  # looked for in running text, outside tables and code
 BLOCK = re.compile(r"<!-- (\w+) -->.*?<!-- end \1 -->", re.S)  # tables that a test compares with their CSV
+CODE, ROW = re.compile(r"```.*?```|`[^`]*`", re.S), re.compile(r"(?m)^\|.*$")
 TABLE = re.compile(r"<!-- table (\S+) -->\n((?:\|.*\n)+)")
 
 
@@ -30,11 +37,16 @@ def listed():
     return pd.read_csv(REFERENCE / "numbers.csv", dtype=str, keep_default_na=False)
 
 
-def pages():
+def pages(drop=(BLOCK, TABLE)):
     """{file: text with single spaces} of README and docs, less what is compared elsewhere."""
     files = [ROOT / "README.md", *sorted(path for path in ROOT.glob("docs/*.md") if path.name not in GENERATED)]
-    return {path.relative_to(ROOT).as_posix(): " ".join(TABLE.sub("", BLOCK.sub("", path.read_text("utf-8"))).split())
-            for path in files}
+    return {path.relative_to(ROOT).as_posix(): without(path.read_text("utf-8"), drop) for path in files}
+
+
+def without(text, drop):
+    for pattern in drop:
+        text = pattern.sub("", text)
+    return " ".join(text.split())
 
 
 def test_every_number_listed_is_that_of_its_table():
@@ -45,7 +57,10 @@ def test_every_number_listed_is_that_of_its_table():
         if not row.table:
             assert row.why, f"{row.text}: neither table nor reason"
             continue
-        found = pd.read_csv(REFERENCE / row.table, dtype=str, keep_default_na=False)
+        if row.column == "bytes":
+            found = pd.DataFrame({"bytes": [str((ROOT / row.table).stat().st_size)]})
+        else:
+            found = pd.read_csv(REFERENCE / row.table, dtype=str, keep_default_na=False)
         rows = found.apply(numbers_of).query(row.row, engine="python")
         values = [len(rows)] if row.column == "rows" else list(rows[row.column].unique())
         if len(values) != 1 or row.number not in row.text or shown(values[0], row) != row.number:
@@ -65,7 +80,8 @@ def shown(value, row):
         return value
     digits = len(row.number.partition(".")[2])
     sign = "+" if row.number[0] in "+−" else ""
-    return f"{float(row.factor or 1) * value:{sign}.{digits}f}".replace("-", "−")
+    comma = "," * ("," in row.number)
+    return f"{float(row.factor or 1) * value:{sign}{comma}.{digits}f}".replace("-", "−")
 
 
 def test_tables_of_a_page_are_those_that_are_kept():
@@ -76,15 +92,33 @@ def test_tables_of_a_page_are_those_that_are_kept():
             assert [head, *lines] == [list(kept.columns), *kept.values.tolist()], f"{path.name}: {name}"
 
 
-def test_no_number_with_a_unit_stands_in_no_table():
-    rows, loose = listed(), []
-    for file, text in pages().items():
-        spans = [(at.start(), at.end()) for words in rows.text[rows.file == file]
-                 for at in re.finditer(re.escape(words), text)]
-        for number in NUMBER.finditer(text):
-            if not any(start <= number.start() and number.end() <= end for start, end in spans):
-                loose.append(f"{file}: {text[max(0, number.start() - 40):number.end() + 30]}")
-    assert not loose, "add rows to outputs/reference/numbers.csv, or take the number out:\n" + "\n".join(loose)
+def loose(pattern, text, listed_words):
+    """The words around each number that none of the listed words hold."""
+    spans = [(at.start(), at.end()) for words in listed_words for at in re.finditer(re.escape(words), text)]
+    return [text[max(0, number.start() - 40):number.end() + 30] for number in pattern.finditer(text)
+            if not any(start <= number.start() and number.end() <= end for start, end in spans)]
+
+
+@pytest.mark.parametrize("pattern, drop", [(NUMBER, (BLOCK, TABLE)), (SHARE, (BLOCK, CODE, ROW))], ids=["unit", "share"])
+def test_no_measured_number_stands_in_no_table(pattern, drop):
+    rows = listed()
+    found = [f"{file}: {words}" for file, text in pages(drop).items()
+             for words in loose(pattern, text, rows.text[rows.file == file])]
+    assert not found, "add rows to outputs/reference/numbers.csv, or take the number out:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("text, found", [
+    ("takes 12 s", 1), ("about 6 GB, and 377 MB", 2), ("in 192 of 200 pools", 1), ("8,000 images were seen", 1),
+    ("(1,482 train, 460 val)", 2), ("fell by −1.2 to +0.3 points", 1), ("`steps: 100` of `lr`", 0),
+    ("ICML 2020, of 2021", 0), ("1:100 on 5 classes", 0), ("see 42_audit, row 7", 0)])
+def test_a_measured_number_is_found_and_a_year_a_ratio_or_a_name_is_not(text, found):
+    assert len(loose(NUMBER, text, [])) == found
+    assert loose(NUMBER, text, [text]) == []
+
+
+def test_shares_are_found_in_running_text_alone():
+    text = without("| 0.25 | 0.50 |\n\nan area of 0.81, `lr: 0.05`, at 0.960 and 1.25\n```\n0.33\n```\n", (CODE, ROW))
+    assert [number[0] for number in SHARE.finditer(text)] == ["0.81"]
 
 
 # --- what made the tables ---------------------------------------------------------------------------------------------
