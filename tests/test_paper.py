@@ -60,7 +60,7 @@ def test_figures_are_made_again_by_name_from_tables_alone(told, capsys):
     assert alt.startswith("What imbalance costs.") and "balanced accuracy" in alt and "points" in alt
 
 
-@pytest.mark.parametrize("name, line", [("costs", "no figure 'costs'; there are chain, cost, gains, "),
+@pytest.mark.parametrize("name, line", [("costs", "no figure 'costs'; there are chain, cost, gains, arms, "),
                                         ("cka", "made has no figure 'cka': it is drawn from results.csv, ")])
 def test_a_figure_that_is_none_ends_in_one_line(told, capsys, name, line):
     assert main(["report", "made", "--figure", name]) == 2

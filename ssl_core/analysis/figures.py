@@ -16,6 +16,7 @@ from ssl_core.analysis import (
     curves,
     panel,
     plots,
+    plots_arms,
     plots_calibration,
     plots_contrasts,
     plots_curves,
@@ -63,12 +64,12 @@ def of_sets(frame, caption):
     return frames
 
 
-def of_family(family, caption):
-    """A figure for each data set that has contrasts of that family."""
+def of_family(family, caption, chosen=plots_contrasts.with_room):
+    """A figure for each data set that has contrasts of that family. chosen: rows of the summary → those to draw."""
     def frames(told):
         found = {}
         for name, of in told.summary[told.summary.family == family].groupby("dataset"):
-            drawn = plots_contrasts.with_room(of)
+            drawn = chosen(of)
             found[told.suffix(name)] = drawn, caption(drawn, told.table[told.table.dataset == name], of)
         return found
     return frames
@@ -153,6 +154,8 @@ FIGURES = {
                    of_family("cost of imbalance", plots_contrasts.caption_costs)),
     "gains": Figure(plots_contrasts.plot_gain, plots_contrasts.plot_gains, "summary.csv",
                     of_family("gain of pretraining", plots_contrasts.caption_gains)),
+    "arms": Figure(plots_arms.plot_arm, plots_arms.plot_arms, "summary.csv",
+                   of_family("between arms", plots_arms.caption_arms, plots_arms.against_first)),
     "budgets": Figure(plots_study.plot_budget, plots_study.plot_budgets, "results.csv",
                       of_sets(plots_study.levels, plots_study.caption_budgets)),
     "frequency": Figure(plots_study.plot_frequency, plots_study.plot_frequency, "results.csv",
