@@ -1,5 +1,7 @@
 """P(best): equals the one-sided t test for two arms, needs pairs, is not fooled by equal arms more than it says."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from made_study import MadeStudy
 from scipy.stats import ttest_rel
 
 from ssl_core.analysis import contrasts
-from ssl_core.analysis.best import best_in, best_of, table_caption, table_html
+from ssl_core.analysis.best import SAME, best_in, best_of, table_caption, table_html
 
 
 def frame(values):
@@ -68,3 +70,26 @@ def test_best_of_a_study(tmp_path, monkeypatch):
     assert "none is bold" in table_caption(accuracy.assign(n_splits=1))
     assert "there is none" in table_caption(accuracy.assign(bold=False)) and "<b>" not in table_html(
         accuracy.assign(bold=False))
+
+
+def test_arms_compete_only_where_they_were_pretrained_on_the_same_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("SSL_CORE_ROOT", str(tmp_path))
+    made = MadeStudy(tmp_path / "outputs")
+    seen = [({"ratio": 1}, 0.5), ({"ratio": 1, "split_kind": "natural"}, 0.9), ({"ratio": 1, "dataset": "other"}, 0.7),
+            ({"ratio": 100}, 0.3), ({"ratio": 100, "twin": "same_n"}, 0.95)]
+    for draw in range(3):
+        for about, share in seen:
+            for arm, more in (("simclr", 0.05), ("lotar", 0.0)):
+                made.trained(arm, about, share + more + 0.0125 * (draw - 1), draw, evaluate_on="made")
+    jobs, table = made.write()
+    found = best_in(contrasts.cells_of(table, jobs), 60)
+    found = found[found.metric == "balanced_accuracy"]
+    assert found.groupby(SAME, sort=False).size().tolist() == [2] * 4  # twins are nobody's competitors
+    assert found[found.bold].arm.str.startswith("SimCLR").tolist() == [True] * 4
+    assert set(zip(found.pretrain_dataset, found.split_kind, found.ratio)) == {
+        ("made", "long_tail", 1), ("made", "natural", 1), ("other", "long_tail", 1), ("made", "long_tail", 100)}
+    text = table_html(found)
+    assert re.findall("pretrained on ([^<]+)", text) == ["balanced", "1:100", "natural", "other, balanced"]
+    assert text.count("<b>") == 4 and text.count("<tr><th>SimCLR") == 4
+    assert "pretrained on" not in table_html(found[found.ratio == 100])

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ssl_core.analysis.contrasts import BALANCED, FEW, READ, SPLIT, drawn, rare_classes
-from ssl_core.analysis.wording import budget_short, metric_words, words
+from ssl_core.analysis.wording import budget_short, condition, metric_words, words
 
 BOLD = 0.95
+SAME = ["pretrain_dataset", "split_kind", "ratio", "total"]  # of what arms that compete were pretrained on
 
 
 def best_of(values, draws=None, units=np.inf, seed=0, n_draws=20_000):
@@ -48,15 +49,16 @@ def student(about, scale, df, n_draws, rng):
 
 
 def best_in(cells, resamples=1000):
-    """`best_of` for every place where arms compete: equal images, labels and reading; arms as figures call them.
+    """`best_of` for every place where arms compete: the same pretraining data, labels and reading; arms as figures call
+    them.
 
-    cells: of `contrasts.cells_of`. Columns: dataset, ratio, total, protocol, budget, metric, group, then of `best_of`.
-    Of few-class recall, classes are few as the split has it.
+    cells: of `contrasts.cells_of`. Columns: dataset, those of `SAME`, protocol, budget, metric, group, then of
+    `best_of`. Of few-class recall, classes are few as the split has it.
     """
     trained = cells[(cells.pretrain_dataset != "") & (cells.twin == "none")]
     trained = trained.assign(path_b=trained.path)
     asked = []
-    for _, rows in trained.groupby(["ratio", "total", "labels", *READ], dropna=False, sort=False):
+    for _, rows in trained.groupby([*SAME, "labels", *READ], dropna=False, sort=False):
         if rows.series.nunique() > 1:
             rare = rare_classes(rows)
             asked += [(None, rows.assign(rare=rare if metric is FEW else None), 0, metric) for metric in (BALANCED, FEW)
@@ -74,7 +76,7 @@ def best_in(cells, resamples=1000):
         draws = [np.mean([np.mean([each[i][1] for i in split.cell], 0) for _, split in arm.groupby(SPLIT)], 0)
                  for arm in (rows[rows.series == name] for name in values)]
         first = rows.iloc[0]
-        about = {name: first[name] for name in ("dataset", "ratio", "total", "protocol", "budget")}
+        about = {name: first[name] for name in ("dataset", *SAME, "protocol", "budget")}
         best = best_of(values, np.array(draws).T, min(units for *_, units, _ in each))
         tables.append(pd.DataFrame([about | {"metric": metric[0], "group": metric[2]}] * len(best)).join(best))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -83,19 +85,25 @@ def best_in(cells, resamples=1000):
 def table_html(found):
     """Rows of `best_in` of one data set and metric as an HTML table: arms down, protocols and budgets across, per cent.
 
-    In bold what is the best of its competitors with P(best) of at least 0.95.
+    In bold what is the best of its competitors with P(best) of at least 0.95. Those that were pretrained on the same
+    data stand below a line that names these, where there are several.
     """
     protocols = list(found.protocol.unique())
     columns = sorted(set(zip(found.protocol, found.budget)), key=lambda c: (protocols.index(c[0]), c[1]))
-    arms = found.sort_values(["ratio", "total"], kind="stable").arm.unique()
+    rivals = found.sort_values(SAME, kind="stable").groupby(SAME, sort=False, dropna=False)
     above = "".join(f'<th colspan="{sum(p == name for p, _ in columns)}">{html.escape(words(name))}</th>'
                     for name in protocols)
     head = "".join(f'<th style="text-align:right">{budget_short(budget)}</th>' for _, budget in columns)
     cells = {(arm, protocol, budget): f"<b>{100 * mean:.1f}</b>" if bold else f"{100 * mean:.1f}" for
              arm, protocol, budget, mean, bold in found[["arm", "protocol", "budget", "mean", "bold"]].to_numpy()}
-    lines = "".join(f"<tr><th>{html.escape(arm)}</th>"
-                    + "".join(f"<td>{cells.get((arm, *column), '')}</td>" for column in columns) + "</tr>"
-                    for arm in arms)
+    lines = ""
+    for _, rows in rivals:
+        seen = condition(rows.assign(twin="none").iloc[0])
+        seen += f", N = {rows.total.iloc[0]:,}" * bool(rows.total.iloc[0])
+        above_them = f'<tr><th colspan="{len(columns) + 1}">pretrained on {html.escape(seen)}</th></tr>'
+        lines += above_them * (len(rivals) > 1) + "".join(
+            f"<tr><th>{html.escape(arm)}</th>" + "".join(f"<td>{cells.get((arm, *column), '')}</td>"
+                                                         for column in columns) + "</tr>" for arm in rows.arm.unique())
     what = metric_words(found.metric.iloc[0], found.group.iloc[0])
     return (f'<div class="scroll"><table class="plain"><thead><tr><th rowspan="2">{what} in %</th>{above}</tr>'
             f"<tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>")
@@ -110,5 +118,5 @@ def table_caption(found):
     bold = "Bold" if found.bold.any() else "Bold, of which there is none"
     left = found.n_left_out.max()
     return (f"Means over {over}{f'; at most {left} left out as an arm is not there' * bool(left)}. {bold}: the best of "
-            f"the arms that saw as many images at the same ratio, with a probability of {BOLD:g} or more over test "
+            f"the arms that were pretrained on the same images, with a probability of {BOLD:g} or more over test "
             "images and splits together.")
