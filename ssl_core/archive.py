@@ -24,7 +24,7 @@ from ssl_core.runs import read_run
 from ssl_core.table import read_plan
 
 METADATA = "ro-crate-metadata.json"
-TOP = ("results.csv", "summary.csv", "plan.json", "index.html", "4?_*.ipynb", "4?_*.html", "figures/*")
+TOP = ("results.csv", "summary.csv", "claims.csv", "plan.json", "index.html", "4?_*.ipynb", "4?_*.html", "figures/*")
 RUN = ("run.json", "done.json", "history.csv", "model.json", "report.ipynb", "report.html", "failed.ipynb",
        "failed.html", "cells/*.csv", "models/*/history.csv")
 WEIGHTS = ("encoder.safetensors", "method.safetensors", "head.safetensors", "models/*/*.safetensors")

@@ -129,7 +129,7 @@ def remake(name, folder, parameters) -> bool:
     if not notebook.exists():
         return True
     analysis = [f"analysis.{path.stem}" for path in sorted((PACKAGE / "analysis").glob("[!_]*.py"))]
-    claims = sorted((root() / "params" / "claims").glob("*.yaml")) if name == CLAIMS else []
+    claims = sorted((root() / "params" / "claims").glob("*.yaml")) if name in (COMPARE, CLAIMS) else []
     state = [*map(sha256_file, [folder / "results.csv", folder / "plan.json", *claims]), code_slice(analysis),
              [source for source, _ in cells_of(notebook)]]
     stamp = hashlib.sha256(json.dumps(state).encode()).hexdigest()

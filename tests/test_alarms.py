@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_study import BALANCED, IMBALANCED, TWIN, MadeStudy, with_cost
 
-from ssl_core.analysis import alarms, contrasts, grid, plots_study
+from ssl_core.analysis import alarms, contrasts, floors, grid, plots_study
 
 
 @pytest.fixture
@@ -121,13 +121,43 @@ def test_floors_that_are_not_beaten(outputs):
         made.floor("random", 0.4, draw, budgets=(0.01, 1.0))
         made.floor("random", 0.9, draw, budgets=(0.01, 1.0), encoder="another")  # of an encoder that no arm has
         made.floor("supervised", 0.95, draw, budgets=(0.01, 1.0), protocols=("finetune",))  # no floor but a ceiling
-    _, table = made.write()
-    alarm, = alarms.of_floors(table)
-    assert alarm["sentence"] == ("SimCLR (balanced), linear probe, does not beat a floor: 50.6 against 60.0 % by raw "
-                                 "pixels with 1 % of the labels.")
+    jobs_by_key, table = made.write()
+    alarm, = floors.not_beaten(contrasts.cells_of(table, jobs_by_key), 100)
+    assert re.fullmatch(r"SimCLR \(balanced\), linear probe: below raw pixels with 1 % of the labels, 50\.6 against "
+                        r"60\.0 % \(−1\d\.\d to −\d\.\d\)\.", alarm["sentence"])
     assert alarm["cells"] == {(job["key"], "encoder", "linear", 0.01) for job in jobs}
     table.loc[table.arm == "pixels", "n_labelled"] = 9999  # the same share of more labels is no floor of these
-    assert alarms.of_floors(table) == []
+    assert floors.not_beaten(contrasts.cells_of(table, jobs_by_key), 100) == []
+
+
+@pytest.mark.parametrize("shares, word", [
+    ((0.7, 0.7125, 0.725), ""), ((0.5, 0.65, 0.7), "not shown to beat"), ((0.45, 0.6, 0.72), "not shown to beat"),
+    ((0.5, 0.5125, 0.525), "below")])
+def test_a_floor_is_beaten_where_the_interval_says_so_and_not_by_a_mean(outputs, shares, word):
+    made = MadeStudy(outputs)
+    for draw, share in enumerate(shares):
+        made.trained("simclr", BALANCED, share, draw)
+        made.floor("pixels", 0.6, draw)
+        made.floor("colour", 0.3, draw)
+    jobs, table = made.write()
+    found = floors.not_beaten(contrasts.cells_of(table, jobs), 100)
+    assert [alarm["sentence"].partition(": ")[2].partition(" raw pixels")[0] for alarm in found] == [word] * bool(word)
+
+
+def test_without_an_interval_a_mean_has_to_do(outputs):
+    made = MadeStudy(outputs)
+    made.trained("simclr", BALANCED, 0.7)
+    made.trained("mae", BALANCED, 0.5)
+    made.floor("pixels", 0.6)
+    jobs, table = made.write()
+    for path in outputs.glob("made/runs/*/*/cells/*.npz"):  # of four patients
+        with np.load(path) as kept:
+            values = dict(kept)
+        np.savez(path, **{**values, "groups": np.arange(len(values["labels"])) % 4})
+    contrasts.predictions.cache_clear()
+    alarm, = floors.not_beaten(contrasts.cells_of(table, jobs), 100)
+    assert alarm["sentence"] == ("MAE (balanced), linear probe: not shown to beat raw pixels with 100 % of the labels, "
+                                 "50.0 against 60.0 %.")
 
 
 def test_a_fine_tuning_that_beats_no_floor_or_loses_a_class_in_a_split_is_one_sentence_each(outputs):
@@ -140,14 +170,14 @@ def test_a_fine_tuning_that_beats_no_floor_or_loses_a_class_in_a_split_is_one_se
         made.floor("supervised", 0.99, draw, budgets=(0.01,), protocols=("finetune",), encoder="another")
         made.floor("random", 0.99, draw, budgets=(0.01,))  # a floor of probes
     jobs, table = made.write()
-    never, beaten = alarms.of_cells(table), alarms.of_floors(table)
+    never, beaten = alarms.of_cells(table), floors.not_beaten(contrasts.cells_of(table, jobs), 100)
     assert [alarm["which"][1] for alarm in never] == ["1 %: 1 of 5 (eel)"] * 2
     assert len(beaten) == 2 and all(len(alarm["cells"]) == 3 for alarm in beaten)
-    assert re.fullmatch(r"SimCLR \(balanced\), fine-tuned, does not beat a floor: 5\d\.\d against 80\.0 % by .* with "
-                        "1 % of the labels.", beaten[0]["sentence"])
+    assert re.fullmatch(r"SimCLR \(balanced\), fine-tuned: below .* with 1 % of the labels, 5\d\.\d against 80\.0 % "
+                        r"\(.* to .*\)\.", beaten[0]["sentence"])
     text = alarms.as_list(never + beaten, {})
     assert text.count("SimCLR, fine-tuned: classes that are never found.") == 1
-    assert text.count("SimCLR, fine-tuned, does not beat a floor.") == 1 and "MAE" not in text
+    assert text.count("SimCLR, fine-tuned: a floor is not shown to be beaten.") == 1 and "MAE" not in text
     assert len(grid.marked(grid.rows_of(jobs, table), never + beaten)) == 6
 
 
@@ -307,6 +337,7 @@ def test_a_study_of_which_nothing_is_there_yet_can_be_looked_at(outputs):
     jobs, table = made.write()
     summary = contrasts.summary_of(contrasts.cells_of(table, jobs), 100)
     assert len(table) == len(summary) == len(plots_study.levels(table)) == len(plots_study.by_frequency(table)) == 0
-    assert alarms.of_cells(table) == alarms.of_floors(table) == [] and alarms.largest_surprise(summary) is None
+    assert floors.not_beaten(contrasts.cells_of(table, jobs), 100) == []
+    assert alarms.of_cells(table) == [] and alarms.largest_surprise(summary) is None
     assert "No pair of cells" in contrasts.answer(summary)[0]
     assert 'failed.html" title=' in grid.grid_html(grid.rows_of(jobs, table))

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from made_study import BALANCED, MadeStudy
 
-from ssl_core.analysis import claims_table
+from ssl_core.analysis import asked, claims_table, contrasts
 from ssl_core.analysis.claims import Claim, Evidence, judge, load_claims, verdict
 from ssl_core.analysis.compare import Contrast, contrast
 from ssl_core.analysis.evidence import SCHEDULE, committed, evidence, paired, tables_of
@@ -26,8 +27,12 @@ ENTRY = {"id": "c_made", "statement": "A beats B", "source": "made", "study": "m
          "control": "plateau"}
 
 
+def claim_of(entry):
+    return Claim.model_validate(entry)
+
+
 def claim(**changes):
-    return Claim.model_validate(ENTRY | changes)
+    return claim_of(ENTRY | changes)
 
 
 def found(*differences, images=0.0):
@@ -260,6 +265,21 @@ def test_without_one_of_them_there_is_a_direction_only(repository, tmp_path, mon
     assert said.verdict == "not tested" and reason in said.why and "direction here: higher" in said.direction
 
 
+@pytest.mark.parametrize("values, lacking", [
+    ({"heads": {"linear": {"epochs": 30}, "knn": {"k": 1}}, "run": "x"}, ()),
+    ({"heads": {"linear": {"epochs": 10}}}, ("unequal tuning budgets: linear with epochs 10; epochs 30",)),
+    ({"heads": {"linear": {"epochs": 30}}, "class_weight": "balanced"},
+     ("unequal tuning budgets: linear with class_weight None; class_weight balanced",)),
+])
+def test_sides_are_read_alike(repository, tmp_path, monkeypatch, values, lacking):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    for path in (tmp_path / "made" / "runs" / "probe").glob("*/run.json"):
+        mine = values if path.parent.name.startswith("b-") else {"heads": {"linear": {"epochs": 30}}}
+        atomic_json(path, {"started": "2026-02-01T00:00:00+00:00", "parameters": mine})
+    assert evidence(claim(), "made", repository)[0].lacking == lacking
+
+
 def test_a_baseline_outside_its_published_range_is_no_control(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
     made_study(tmp_path)
@@ -316,7 +336,7 @@ def test_the_interval_is_the_studys_own_where_it_states_the_contrast(repository,
     row = {"family": "between arms", "protocol": "linear", "budget": 1.0, "metric": "balanced_accuracy", "group": "all",
            "effect": -0.04, "low": -0.05, "high": -0.03, "low_images": -0.041, "high_images": -0.039,
            "low_splits": -0.05, "high_splits": -0.03, "n_pairs": 3, "p": 0.01, "keys": "10:00 11:01 12:02",
-           "test": "paired t over splits with bootstrap over images"}
+           "test": "paired t over splits with bootstrap over images", "sentence": "b is lower"}
     pd.DataFrame([row, row | {"keys": "zz:00", "effect": 9}]).to_csv(tmp_path / "made" / "summary.csv", index=False)
     [one] = evidence(claim(), "made", repository)
     assert one.effect == Contrast(0.04, (0.03, 0.05), (0.039, 0.041), (0.03, 0.05), 0.01, 3)
@@ -347,6 +367,85 @@ def test_pairs_formed_here_hold_the_doubt_of_all_sides():
         paired([(1, pd.concat([side([0.7, 0.8])] * 2))])
 
 
+def test_a_row_for_each_claim_and_study_says_what_was_paired_and_what_is_lacking(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
+    made_study(tmp_path)
+    other = claim(id="c_other", metric="accuracy")
+    said = {"c_made": [Evidence("late", "made", found(1, 2), ("too late",)), *evidence(claim(), "made", repository)],
+            "c_other": []}
+    table = claims_table.evidence_table([verdict(one, said[one.id]) for one in (claim(), other)], said)
+    assert table.claim.tolist() == ["c_made", "c_made", "c_other"] and table.study.tolist() == ["late", "made", ""]
+    assert table.verdict.tolist() == ["reproduced", "reproduced", "not tested"]
+    assert table.decides.tolist() == [False, True, False] and table.lacking.tolist() == ["too late", "", ""]
+    mine, effect = table.iloc[1], said["c_made"][1].effect
+    assert (mine["keys"], mine.contrast, mine.n_pairs) == ("00:10 01:11 02:12", "formed here", 3)
+    assert (mine.low_images, mine.high_images, mine.low_splits) == (*effect.over_images, effect.over_splits[0])
+    assert (mine.effect, mine.low, mine.high) == (effect.effect, *effect.interval) and table.effect.isna().tolist()[2]
+
+
+def study_of_claims(folder, monkeypatch, *entries):
+    """Two arms on three splits with test scores, two budgets, and claims on them; → what 40_compare has."""
+    monkeypatch.setenv("SSL_CORE_OUTPUTS", str(folder / "outputs"))
+    monkeypatch.setenv("SSL_CORE_ROOT", str(folder))
+    (folder / "params" / "claims").mkdir(parents=True)
+    write_claims(folder / "params" / "claims", *entries)
+    made = MadeStudy(folder / "outputs")
+    for draw, less in enumerate((0.0, 0.0125, 0.025)):
+        for arm, share in (("a", 0.7), ("b", 0.6)):
+            made.trained(arm, BALANCED, lambda _, budget, of=share - less: of + 0.1 * (budget == 1), draw,
+                         budgets=(0.01, 1.0))
+    jobs, table = made.write()
+    cells = contrasts.cells_of(table, jobs)
+    return table, cells, contrasts.summary_of(cells, 100)
+
+
+def test_what_claims_ask_is_paired_over_test_images_and_a_row_of_its_own_family(tmp_path, monkeypatch):
+    accuracy = ENTRY | {"metric": "accuracy"}
+    budgets = {"what": {"arm": "a"}, "against": {"arm": "a", "budget": 0.01}}
+    less = {"what": {"arm": "a"}, "against": {"arm": "b"}, "minus": {"budget": 0.01}}
+    asked_for = [accuracy, accuracy | {"id": "c_budgets", "contrast": budgets},
+                 accuracy | {"id": "c_less", "contrast": less}, ENTRY | {"id": "c_own"},
+                 ENTRY | {"id": "c_elsewhere", "metric": "roc_auc", "data": "elsewhere"},
+                 ENTRY | {"id": "c_layer", "metric": "roc_auc", "contrast": {
+                     "what": {"arm": "a", "layer": "1"}, "against": {"arm": "b", "layer": "1"}}}]
+    table, cells, summary = study_of_claims(tmp_path, monkeypatch, *asked_for)
+    rows = asked.of_claims(table, cells, summary, 100)
+    assert [said.partition(":")[0] for said in rows.sentence] == ["c_made", "c_budgets", "c_less"]
+    assert set(rows.family) == {"asked by claims, accuracy"} and set(rows.n_pairs) == {3}
+    assert rows.effect.tolist() == pytest.approx([0.1, 0.1, 0.0], abs=0.005)  # a share of 80 images, rounded
+    assert rows.p_adjusted.tolist() == contrasts.holm(rows.p).tolist()  # of these three alone
+    pairs = [tuple(pair.split(":")) for pair in rows["keys"][0].split()]
+    arm = dict(zip(table.key, table.arm))
+    assert [(arm[one], arm[other]) for one, other in pairs] == [("a", "b")] * 3
+    for number, one in enumerate(map(claim_of, asked_for[:3])):
+        pd.concat([summary, rows]).to_csv(tmp_path / "outputs" / "made" / "summary.csv", index=False)
+        tables_of.cache_clear()
+        [mine] = evidence(one, "made")
+        assert not mine.formed and mine.effect.interval == pytest.approx((rows.low[number], rows.high[number]))
+        summary.to_csv(tmp_path / "outputs" / "made" / "summary.csv", index=False)
+        tables_of.cache_clear()
+        [rough] = evidence(one, "made")
+        assert rough.formed and rough.effect.effect == pytest.approx(mine.effect.effect, abs=1e-6)
+        width = [one.effect.over_images[1] - one.effect.over_images[0] for one in (mine, rough)]
+        assert width[0] < 0.9 * width[1]  # what makes an image hard is shared
+
+
+def test_a_study_that_no_claim_is_about_keeps_its_summary(tmp_path, monkeypatch):
+    table, cells, summary = study_of_claims(tmp_path, monkeypatch, ENTRY | {"data": "other", "metric": "accuracy"})
+    assert not len(asked.of_claims(table, cells, summary, 100))
+
+
+def test_scores_that_do_not_give_the_number_again_are_not_drawn_from(tmp_path, monkeypatch):
+    table, cells, summary = study_of_claims(tmp_path, monkeypatch, ENTRY | {"metric": "roc_auc"})
+    assert len(asked.of_claims(table, cells, summary, 100)) == 1
+    for path in cells.path:
+        with np.load(path) as kept:
+            values = dict(kept)
+        np.savez(path, **{**values, "probabilities": np.roll(values["probabilities"], 1, 0)})
+    contrasts.predictions.cache_clear()
+    assert not len(asked.of_claims(table, cells, summary, 100))
+
+
 def test_the_page_of_claims_is_in_step():
     assert (root() / "docs" / "claims.md").read_text("utf-8") == claims_table.as_markdown()
 
@@ -359,10 +458,12 @@ def test_without_a_study_the_command_says_so_in_one_line(tmp_path, monkeypatch, 
     assert capsys.readouterr().err == "moon: no results here; no study has some\n"
 
 
-def test_the_notebook_prints_every_verdict(tmp_path, monkeypatch, capsys):
+def test_the_notebook_prints_every_verdict_and_keeps_what_it_rests_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path))
     made_study(tmp_path)
     assert main(["claims", "made"]) == 0
     said = capsys.readouterr().out
+    kept = pd.read_csv(tmp_path / "made" / "claims.csv", keep_default_na=False)
+    assert list(kept.claim) == list(load_claims()) and set(kept.verdict) == {"not tested", "source gone"}
     assert all(f"\n{name} " in said for name in load_claims())
     assert said.endswith(claims_table.counts([verdict(one) for one in load_claims().values()]) + "\n")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from made_study import BALANCED, IMBALANCED, TWIN, MadeStudy, with_cost
 
-from ssl_core.analysis import alarms, contrasts, grid, plots_contrasts, plots_study, wording
+from ssl_core.analysis import alarms, contrasts, floors, grid, plots_contrasts, plots_study, wording
 
 COSTS = {"breast": 0.1, "kidney": -0.1}
 
@@ -66,8 +66,8 @@ def test_both_data_sets_are_in_the_answer_and_in_the_alarms(outputs):
     assert lines[1].startswith("Pretraining SimCLR on 1:100 gains 10.0") and lines[1].endswith("; on kidney).")
     sentence, = [alarm["sentence"] for alarm in alarms.of_cells(table) if alarm["key"] == never["key"]]
     assert sentence.startswith("LoTaR (balanced) on kidney, linear probe with")
-    beaten, = alarms.of_floors(table)  # what is below the floors of the other data set only raises none
-    assert beaten["sentence"].startswith("LoTaR (balanced) on kidney, linear probe, does not beat a floor: 40.0 aga")
+    beaten, = floors.not_beaten(contrasts.cells_of(table, jobs), 100)  # below floors of the other data set alone: none
+    assert beaten["sentence"].startswith("LoTaR (balanced) on kidney, linear probe: below ")
     text = grid.grid_html(grid.rows_of(jobs, table))
     assert text.count("<table") == 2 and text.index("<h3>breast</h3>") < text.index("<h3>kidney</h3>")
     assert text.count("data-cell") == sum(len(job["cells"]) for job in made.jobs)
@@ -164,13 +164,13 @@ def test_networks_of_one_name_are_told_apart(outputs):
     made.floor("random", 0.5)
     made.floor("random", 0.8, **wide)
     made.floor("supervised", 0.6, protocols=("finetune",), **wide)
-    _, table = made.write()
+    jobs, table = made.write()
     drawn = plots_study.levels(table).set_index("series")["mean"].round(6).to_dict()
     assert drawn == {"SimCLR (balanced)": 0.7, "MAE (balanced)": 0.7, "untrained resnet10t of SimCLR": 0.5,
                      "untrained resnet10t of MAE": 0.8, "supervised (resnet10t of MAE)": 0.6}
-    beaten, = alarms.of_floors(table)
-    assert beaten["sentence"].startswith("MAE (balanced), linear probe, does not beat a floor: 70.0 against 80.0 % by "
-                                         "untrained resnet10t of MAE")
+    beaten, = floors.not_beaten(contrasts.cells_of(table, jobs), 100)
+    assert beaten["sentence"].startswith("MAE (balanced), linear probe: below untrained resnet10t of MAE with 100 % of "
+                                         "the labels, 70.0 against 80.0 % (")
 
 
 def test_an_encoder_read_with_the_labels_of_two_splits_is_two_series_everywhere(outputs):

@@ -7,11 +7,9 @@ import numpy as np
 
 from ssl_core.analysis.grid import cell_id
 from ssl_core.analysis.wording import budget_short, budget_words, describe, metric_words, points, words
-from ssl_core.evaluate.heads import headline_rows
 
 SHOWN, NAMES = 8, 6  # sentences before the rest is folded; classes that one names
 SHORT = 4  # epochs: in fewer, a loss that does not fall may be a warm-up, or a queue that fills
-START = ("random", "supervised")  # floors that are an arm's own network, without pretraining
 
 
 def of_history(history):
@@ -112,36 +110,6 @@ def arm_and_rest(row):
     if not row.series.startswith(f"{name} ("):
         return row.series, ""
     return name, row.series.removeprefix(f"{name} (").replace(")", "", 1)
-
-
-def of_floors(table):
-    """Arms that do not beat a floor with the same labels, by the mean over splits of balanced accuracy.
-
-    Each is probed, and fine-tuned, as the study does first; the floors are of the same data set, and those with a
-    network, untrained below a probe or trained from scratch as a fine-tuning is, have the same one.
-    """
-    rows = headline_rows(table).dropna(subset="value")
-    floors = rows[(rows.pretrain_dataset == "") & rows.arm.isin(["majority", "colour", "pixels", *START])]
-    trained, found = rows[rows.pretrain_dataset != ""], []
-    for (dataset, series, network, _), arm in trained.groupby(["dataset", "series", "network", "stage"], sort=False):
-        protocol, beaten, concerned = arm.protocol.iloc[0], [], []
-        same = floors[(floors.dataset == dataset) & (~floors.arm.isin(START) | (
-            (floors.network == network) & (floors.protocol == protocol)))]
-        for budget, cells in arm[arm.protocol == protocol].groupby("budget"):
-            labelled = (same.budget == budget) & same.n_labelled.isin(cells.n_labelled)  # a share may be of two pools
-            best = same[labelled].groupby("series").value.mean().nlargest(1)
-            if len(best) and best.iloc[0] >= cells.value.mean():
-                beaten.append(f"{100 * cells.value.mean():.1f} against {100 * best.iloc[0]:.1f} % by {best.index[0]} "
-                              f"with {budget_words(budget)}")
-                concerned += cells.itertuples()
-        if beaten:
-            read, beaten, (name, where) = words(protocol), "; ".join(beaten), arm_and_rest(arm.iloc[0])
-            on = arm.on.iloc[0]
-            found.append({"key": concerned[0].key, "cells": {cell_id(row) for row in concerned},
-                          "sentence": f"{series}{on}, {read}, does not beat a floor: {beaten}.",
-                          "said": f"{name}{on}, {read}, does not beat a floor.", "which": (where, beaten),
-                          "kind": f"A floor is not beaten{on}.", "who": f"{name}, {read}"})
-    return found
 
 
 def largest_surprise(summary):

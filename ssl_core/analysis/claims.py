@@ -136,12 +136,17 @@ def load_claims(folder=None) -> dict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one study found for a claim. effect: Contrast in shares, or None; lacking: what a verdict still needs."""
+    """What one study found for a claim. effect: Contrast in shares, or None; lacking: what a verdict still needs.
+
+    formed: from results.csv, as no row of summary.csv holds it; keys: the runs of each pair, side by side.
+    """
 
     study: str
     dataset: str
     effect: Contrast | None
     lacking: tuple = ()
+    formed: bool = False
+    keys: str = ""
 
 
 @dataclass(frozen=True)

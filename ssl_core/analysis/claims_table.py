@@ -8,13 +8,15 @@ from textwrap import wrap
 import numpy as np
 import pandas as pd
 
-from ssl_core.analysis.claims import VERDICTS, Claim, judge, load_claims
+from ssl_core.analysis.claims import VERDICTS, Claim, Evidence, judge, load_claims
 from ssl_core.analysis.compare import contrast
 from ssl_core.analysis.wording import points, span
 from ssl_core.protocols import WIDTH
 
 COLOURS = {"reproduced": "#1b7837", "not reproduced": "#b35806", "inconclusive": "#555555", "not tested": "#999999",
            "source gone": "#999999"}
+COLUMNS = """claim verdict decides study dataset metric group protocol budget says published tolerance effect low high
+    low_images high_images low_splits high_splits p n_pairs contrast keys lacking""".split()
 HERE = "#4575b4"  # of a direction, which counts for nothing
 PLANTED = (-3.0, 0.0, 0.5, 1.0, 2.0, 3.0)  # in standard deviations of the pairs
 SAYS = (("higher", 0.5), ("no_lower", 0.5), ("number", 2.0))
@@ -33,6 +35,32 @@ def verdict_table(verdicts) -> pd.DataFrame:
         rows.append({"claim": claim.id, "verdict": one.verdict, "statement": claim.statement, "published": number,
                      "here": measured, "why": one.why, "direction": one.direction})
     return pd.DataFrame(rows, columns="claim verdict statement published here why direction".split())
+
+
+def evidence_table(verdicts, found) -> pd.DataFrame:
+    """claims.csv: one row for each claim and what a study says on it, also where no study says anything.
+
+    found: {claim id: [Evidence]}. Effects are shares, as in summary.csv; contrast: whether that table has it; decides:
+    whether the verdict is of this row; lacking: why it is not.
+    """
+    rows = []
+    for one in verdicts:
+        claim, first = one.claim, one.claim.contrast.what
+        about = {"claim": claim.id, "verdict": one.verdict, "metric": claim.metric, "group": first.group or claim.group,
+                 "protocol": first.protocol or claim.protocol, "budget": first.budget or claim.budget,
+                 "says": claim.says, "published": claim.published, "tolerance": claim.tolerance}
+        for said in found[claim.id] or [Evidence("", "", None)]:
+            row = about | {"study": said.study, "dataset": said.dataset, "decides": said is one.evidence,
+                           "lacking": "; ".join(said.lacking)}
+            if effect := said.effect:
+                row |= {"effect": effect.effect, "n_pairs": effect.n_pairs, "p": effect.p, "keys": said.keys,
+                        "contrast": "a level" if not claim.contrast.against else
+                        "formed here" if said.formed else "in summary.csv"}
+                row |= {f"{end}{over}": limits[i] for over, limits in (
+                    ("", effect.interval), ("_images", effect.over_images), ("_splits", effect.over_splits))
+                    for i, end in enumerate(("low", "high"))}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def counts(verdicts) -> str:
@@ -150,13 +178,25 @@ were not run by us.
 - **A positive control**: the baseline lies in its published range, or every pretraining was on its plateau: the last
   tenth of it brought at most 2 % of the fall of its loss. Where the learning rate decays, a loss levels off by itself,
   so that the plateau is the weaker control; it stands where no range is known.
-- **Equal tuning budgets**: the protocols that the claim names, one setting per arm, and the same schedule (epochs or
-  steps, batch) of every pretraining that is compared.
+- **Equal tuning budgets**, as far as records tell: every pretraining below the sides has the same schedule (epochs or
+  steps, batch), and sides that are read by one protocol have the same values of it (a probe's head; a fine-tuning's
+  optimiser, rates, schedule, regularisation and way to select). What a protocol tries inside a budget, as the penalties
+  of the linear probe, follows from its name and values and is then the same. An arm is one setting, which the claim
+  names before it has run; none is chosen among several by its score. What the authors of a method, or we, tried
+  elsewhere to arrive at that setting no record holds, and it is not checked.
 - **Two splits or more**, paired: one split says nothing of others, however many seeds it has.
 
-The interval is that of the study's own contrast, which holds the doubt over splits and over test images. Where a study
-does not state the contrast, pairs are formed from `results.csv`, and the doubt over test images is the sum of that of
-both sides: never too small, mostly too large.
+The interval is that of the study's contrast in `summary.csv`, which holds the doubt over splits and over test images.
+What claims on a study's data (or on those that its data rehearse) ask and its own families do not hold is a row there,
+too, with the same paired bootstrap: other metrics, two budgets of one arm, a difference of differences. For each metric
+these are a family of their own, "asked by claims", so that p-values of the others are as without them. What test scores
+do not give again, as the probe of a layer, CKA, or ranks where a run kept its decisions alone, is paired from
+`results.csv`, and the doubt over test images is then the sum of that of both sides: never too small, mostly too large.
+
+`claims.csv`, in the folder of the study or, for several, in `outputs/claims/`, has a row for each claim and each data
+set that says something on it: verdict, effect with its intervals (over both sources, over test images, over splits),
+pairs, whether `summary.csv` has the contrast or it was formed here, the keys of the runs on both sides, and what is
+lacking.
 
 ## What a claim may say of an effect
 

@@ -17,8 +17,8 @@ from ssl_core.analysis.compare import contrast, cost_sentence, sentence
 from ssl_core.analysis.wording import budget_words, metric_words, words
 from ssl_core.evaluate import weighted
 from ssl_core.evaluate.heads import headline_rows
-from ssl_core.evaluate.intervals import MIN_GROUPS, MIN_POSITIVES, resample
-from ssl_core.evaluate.metrics import Predictions, metric_values, support
+from ssl_core.evaluate.intervals import _units, resample
+from ssl_core.evaluate.metrics import Predictions, metric_values
 from ssl_core.files import root
 
 SPLIT = ["draw_seed", "order_seed"]
@@ -239,11 +239,7 @@ def how_read(row):
 def units_behind(test, metric):
     """Images, or clusters, of the rarest class behind a value; 0 where they are too few for an interval."""
     name, kind, group = metric
-    over, _ = support(test, kind, group, name)
-    columns = test.labels.T if test.task == "multilabel" else [test.labels]
-    members = [test.groups[over & (y == c)] for y in columns for c in np.unique(y[over & (y >= 0)])]
-    units = min(len(np.unique(groups)) for groups in members)
-    return units if units >= MIN_GROUPS and min(map(len, members)) >= MIN_POSITIVES else 0
+    return _units(test, kind, group, name)
 
 
 def other_side(row):

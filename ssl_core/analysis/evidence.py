@@ -1,8 +1,9 @@
 """What a study's tables say on a claim, and whether a verdict may rest on it.
 
-The effect is that of the study's own contrast in summary.csv, found by the runs it pairs. Where there is none, as for
-two budgets of one arm, pairs are formed here from results.csv; the doubt over test images is then bounded by the sum of
-that of every side, as if what makes an image hard had nothing in common between them, or worse.
+The effect is that of the study's contrast in summary.csv, found by the runs it pairs: its own, or one that the claim
+asked for (`analysis.asked`). Where there is none, as of a layer's probe, pairs are formed here from results.csv; the
+doubt over test images is then bounded by the sum of that of every side, as if what makes an image hard had nothing in
+common between them, or worse.
 """
 
 import re
@@ -26,7 +27,11 @@ from ssl_core.table import read_plan, read_results
 
 DECIDE = ("data", "contrast", "metric", "group", "protocol", "budget", "says", "published", "tolerance", "control")
 SPLIT, REPEATS = ["draw_seed", "order_seed"], ["seed", "budget_seed"]
+ASKED = "asked by claims, "  # a family of summary.csv for each metric
 SCHEDULE = ("epochs", "steps", "batch")
+# values of a fine-tuning; those of a probe are its head's
+TUNED = """optimiser optimiser_args lr head_lr schedule weight_decay layer_decay drop_path label_smoothing batch epochs
+    steps warmup select train class_weight sampling logit_adjustment""".split()
 PLATEAU = 0.02  # of the whole fall of the loss, that the last tenth of a pretraining may still bring
 
 
@@ -72,7 +77,8 @@ def of_dataset(claim, study, dataset, results, summary, folder):
     if any(len(rows) == 0 for _, rows in sides):
         return None
     try:
-        effect = own_contrast(claim, sides, summary) or paired(sides)
+        effect = own_contrast(claim, sides, summary) or asked_contrast(claim, sides, summary)
+        formed, effect = effect is None, effect or paired(sides)
     except ValueError as error:
         return Evidence(study, dataset, None, (f"{study}: {error}",))
     if effect is None:
@@ -81,7 +87,7 @@ def of_dataset(claim, study, dataset, results, summary, folder):
     lacking += ["made of synthetic images"] if any(rows.synthetic.any() for _, rows in sides) else []
     if not lacking:
         lacking = missing(claim, study, sides, results[results.dataset == dataset], folder)
-    return Evidence(study, dataset, effect, tuple(lacking))
+    return Evidence(study, dataset, effect, tuple(lacking), formed, keys_of(in_pairs(sides)[0]))
 
 
 # --- the effect -------------------------------------------------------------------------------------------------------
@@ -107,8 +113,8 @@ def select(claim, rows, *sides):
     return rows[kept]
 
 
-def paired(sides):
-    """Contrast of sides over the splits that all have; None where they share none. Seeds of one split are one pair.
+def in_pairs(sides):
+    """(sides, cut to the splits that all have, which `split` names; whether these are seeds of one split).
 
     Raises ValueError where a side holds several numbers of one run's kind, so that it is not clear which is meant.
     """
@@ -116,19 +122,36 @@ def paired(sides):
     for _, rows in sides:
         if rows.duplicated([*SPLIT, *REPEATS]).any():
             raise ValueError(f"{rows.arm.iloc[0]} has several numbers of one split; the claim must say which")
-    if all(rows[by].drop_duplicates().shape[0] < 2 for _, rows in sides):
+    if seeds := all(rows[by].drop_duplicates().shape[0] < 2 for _, rows in sides):
         by = [*by, "seed"]
-    half = [rows.assign(error=(rows.high - rows.low).fillna(0) / 3.92).groupby(by)[["value", "error"]].mean()
-            for _, rows in sides]
-    shared = pd.concat(half, axis=1, join="inner", keys=range(len(half)))
-    if not len(shared):
+    named = [(sign, rows.assign(split=[tuple(row) for row in rows[by].to_numpy()])) for sign, rows in sides]
+    shared = set.intersection(*(set(rows.split) for _, rows in named))
+    return [(sign, rows[rows.split.isin(shared)]) for sign, rows in named], seeds
+
+
+def difference(sides, column):
+    """By split: the sum of the sides of `in_pairs`, each with its sign; seeds of one split are averaged."""
+    return sum(sign * rows.groupby("split")[column].mean() for sign, rows in sides)
+
+
+def keys_of(sides):
+    """The runs behind each split of `in_pairs` as text: those of one side, then of the next."""
+    each = [rows.groupby("split").key.agg(lambda of: "+".join(sorted(set(of)))) for _, rows in sides]
+    return " ".join(map(":".join, zip(*each)))
+
+
+def paired(sides):
+    """Contrast of sides over the splits that all have; None where they share none. Seeds of one split are one pair."""
+    sides, seeds = in_pairs(sides)
+    if not len(sides[0][1]):
         return None
-    differences = sum(sign * shared[i].value for i, (sign, _) in enumerate(sides))
-    error = sum(shared[i].error for i in range(len(sides))).mean()
+    differences = difference(sides, "value")
+    error = difference([(1, rows.assign(error=(rows.high - rows.low).fillna(0) / 3.92)) for _, rows in sides],
+                       "error").mean()
     around = differences.mean() + np.array([-1, 1]) * error / np.sqrt(2)  # two draws that have just this deviation
-    known = len(shared) > 1 or error > 0  # else one number without an interval, such as CKA
+    known = len(differences) > 1 or error > 0  # else one number without an interval, such as CKA
     found = contrast(differences, around, np.inf if known else 0)
-    return replace(found, n_pairs=1) if "seed" in by else found
+    return replace(found, n_pairs=1) if seeds else found
 
 
 def own_contrast(claim, sides, summary):
@@ -148,14 +171,29 @@ def own_contrast(claim, sides, summary):
     for row in rows.itertuples():
         pairs = [pair.split(":") for pair in re.split(r"[ +]", row.keys)]
         a, b = ({pair[i] for pair in pairs} for i in (0, 1))
-        n_pairs = 1 if "over seeds" in row.test else int(row.n_pairs)  # seeds of one split say nothing of others
         for sign, one, other in ((1, a, b), (-1, b, a)):
             if one == mine and (other == theirs or floor and other <= theirs):
-                def ends(over, row=row, sign=sign):
-                    limits = getattr(row, f"low{over}"), getattr(row, f"high{over}")
-                    return limits if sign == 1 else (-limits[1], -limits[0])
-                return Contrast(sign * row.effect, ends(""), ends("_images"), ends("_splits"), row.p, n_pairs)
+                return as_contrast(row, sign)
     return None
+
+
+def asked_contrast(claim, sides, summary):
+    """The Contrast of the row of summary.csv that this claim asked for, of these runs; None without one."""
+    sides, _ = in_pairs(sides)
+    if len(summary) and len(sides[0][1]):
+        asked = summary.family.str.startswith(ASKED) & summary.sentence.str.startswith(f"{claim.id}: ")
+        for row in summary[asked & (summary["keys"] == keys_of(sides))].itertuples():
+            return as_contrast(row)
+    return None
+
+
+def as_contrast(row, sign=1):
+    """A row of summary.csv as a Contrast, either way round. Seeds of one split say nothing of others: they are 1."""
+    def ends(over):
+        limits = getattr(row, f"low{over}"), getattr(row, f"high{over}")
+        return limits if sign == 1 else (-limits[1], -limits[0])
+    n_pairs = 1 if "over seeds" in row.test else int(row.n_pairs)
+    return Contrast(sign * row.effect, ends(""), ends("_images"), ends("_splits"), row.p, n_pairs)
 
 
 # --- whether it may decide --------------------------------------------------------------------------------------------
@@ -173,7 +211,7 @@ def missing(claim, study, sides, results, folder):
     allowed = [f"test images of {name} are in training, which {study} allows"
                for name in sorted(set(pd.concat(used).dataset) & set(copies))]
     return [*allowed, *filter(None, [too_young(claim, min(starts), folder), uncontrolled(claim, groups, control),
-                                     uneven([below for _, below in groups])])]
+                                     uneven(groups, [rows.protocol.iloc[0] for _, rows in sides])])]
 
 
 def runs_of(study, keys):
@@ -238,14 +276,35 @@ def on_plateau(folder):
     return bool(len(late) and fall > 0 and late.iloc[-1] - history.loss.iloc[-1] <= PLATEAU * fall)
 
 
-def uneven(belows):
-    """Why the sides were not tuned alike, or ""; an arm is one setting, so that schedules are what can differ."""
-    schedules = {tuple(record["parameters"].get(name) for name in SCHEDULE) for below in belows for record, _ in below}
-    if len(schedules) < 2:
-        return ""
-    said = "; ".join(", ".join(f"{name} {value}" for name, value in zip(SCHEDULE, one) if value)
-                     for one in sorted(schedules, key=str))
-    return f"unequal tuning budgets: {said}"
+def uneven(groups, protocols):
+    """Why the sides were not tuned alike, or "". groups: (records, pretrainings) of each side; protocols: of each.
+
+    An arm is one setting, so that schedules of pretraining, and the values of a protocol that both share, can differ.
+    """
+    schedules = [{name: record["parameters"].get(name) for name in SCHEDULE} for _, below in groups
+                 for record, _ in below]
+    if found := differing(schedules):
+        return f"unequal tuning budgets: {found}"
+    for protocol in dict.fromkeys(protocols):
+        values = [reading(record.get("parameters", {}), protocol)
+                  for (records, _), name in zip(groups, protocols) if name == protocol for record in records]
+        if found := differing(values):
+            return f"unequal tuning budgets: {protocol} with {found}"
+    return ""
+
+
+def reading(parameters, protocol):
+    """What a run's parameters say of how it probed by a protocol, or fine-tuned."""
+    own = {name: parameters[name] for name in TUNED if name in parameters}
+    return own | parameters.get("heads", {}).get(protocol, {})
+
+
+def differing(values):
+    """Dicts in which some value differs, as text: "steps 10, batch 8; steps 20, batch 8"; "" where all are alike."""
+    names = [name for name in dict.fromkeys(name for one in values for name in one)
+             if len({str(one.get(name)) for one in values}) > 1]
+    said = sorted({", ".join(f"{name} {one.get(name)}" for name in names) for one in values})
+    return "; ".join(said) if names else ""
 
 
 # --- when a tolerance was committed -----------------------------------------------------------------------------------
