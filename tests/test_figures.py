@@ -231,11 +231,12 @@ def test_rare_images_are_told_in_a_line_each_or_over_epochs(planted):
     agree([np.concatenate(one) for one in zip(*bars_of(ax).values())], frame, value="value")
     assert ticks(ax.yaxis) == [f"{name}, last loss" for name in ARMS] and "after the last epoch" in ax.get_xlabel()
     frame = planted_detection([1, 5, 9])
-    ax = geometry.plot_detection(frame)
-    drawn_well(ax.figure)
-    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == [f"{name}, last loss" for name in ARMS]
-    for name in ARMS:
-        agree(bars_of(ax)[f"{name}, last loss"], frame[frame.run == f"{name}0"], value="value")
+    short = frame[frame.epoch == 9].assign(epoch=10, n=100, value=0.99)  # an epoch cut short is not drawn
+    fig = drawn_well(geometry.plot_detections(pd.concat([frame, short])))
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["last loss"]
+    for ax, name in zip(fig.axes, ARMS, strict=True):
+        assert ax.get_title(loc="left") == name
+        agree(bars_of(ax)["last loss"], frame[frame.run == f"{name}0"], value="value")
     assert "20 of them" in caption_of("rare", frame)
 
 

@@ -114,8 +114,8 @@ def test_figures_of_geometry_are_drawn_well_and_say_their_numbers(style):
     assert "200 test images by the recipe weak" in said_well(plots_geometry.caption_alignment(lie, TABLE, "weak"))
     kept = {"epochs": np.array([1, 5]), "distance": RNG.normal(size=(2, 200)), "memory": RNG.normal(size=(2, 200))}
     told = detection(kept, labels, FREQUENCY).assign(run="a", series="BCL")
-    fig = drawn_well(plots_geometry.plot_detection(told).figure)
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["BCL, view distance", "BCL, memory of the loss"]
+    fig = drawn_well(plots_geometry.plot_detections(told))
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["view distance", "memory of the loss"]
     (ax,) = drawn_well(plots_geometry.plot_detection(told[told.epoch == 5]).figure).axes
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["BCL, view distance", "BCL, memory of the loss"]
     assert "200 pretraining images, 50 of them" in said_well(plots_geometry.caption_detection(told, TABLE))

@@ -180,7 +180,7 @@ FIGURES = {
                               "figures/reconstructions-RUN.csv", kept("reconstructions")),
     "neighbours": Figure(plots_geometry.plot_neighbours, plots_geometry.plot_neighbours, "figures/neighbours.csv",
                          kept("neighbours")),
-    "rare": Figure(plots_geometry.plot_detection, plots_geometry.plot_detection, "figures/rare.csv", kept("rare")),
+    "rare": Figure(plots_geometry.plot_detection, plots_geometry.plot_detections, "figures/rare.csv", kept("rare")),
     "spread": Figure(plots_geometry.plot_scatter, plots_geometry.plot_scatters, "figures/spread.csv", kept("spread")),
     "alignment": Figure(plots_geometry.plot_alignment, plots_geometry.plot_alignment, "figures/alignment.csv",
                         kept("alignment")),

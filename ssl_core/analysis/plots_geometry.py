@@ -139,35 +139,51 @@ def caption_neighbours(found, shares, table):
 
 # --- is a rare class told? --------------------------------------------------------------------------------------------
 
-def plot_detection(frame, ax=None):
-    """AUROC of telling few classes from the others, 0.5: not told; over epochs, or of one epoch in a line each.
+def plot_detections(frame):
+    """A panel for each arm and data set, four in a row; of one epoch, one panel with a line for each of them.
 
     frame: of `geometry.detection`, with run and series.
     """
-    kinds, at_end = list(frame.groupby(["series", "quantity"], sort=False)), frame.epoch.nunique() == 1
-    names = [f"{name}, {QUANTITIES[quantity]}" for (name, quantity), _ in kinds]
-    columns = across(names, COLUMN * 1.3)
-    ax = axes(ax, *((PAGE * 0.75, 0.7 + 0.2 * len(names)) if at_end else
-                    (COLUMN * 1.3, 2.4 + 0.16 * -(-len(names) // columns))))
-    for i, (name, (_, rows)) in enumerate(zip(names, kinds)):
-        look = {"color": INKS[i % len(INKS)], "marker": MARKERS[(i + i // len(INKS)) % len(MARKERS)], "markersize": 3.5,
-                "capsize": 1.5, "elinewidth": 0.6}
-        for j, (_, one) in enumerate(rows.groupby("run", sort=False)):
+    each = list(frame.groupby("series", sort=False))
+    if frame.epoch.nunique() == 1:
+        return plot_detection(frame).figure
+    wide = min(4, len(each))
+    down, inches = -(-len(each) // wide), PAGE if wide > 1 else COLUMN * 1.3
+    fig, panels = plt.subplots(down, wide, figsize=(inches, 0.5 + 1.9 * down), sharey=True, squeeze=False)
+    for ax in panels.flat[len(each):]:
+        fig.delaxes(ax)
+    for ax, (series, rows) in zip(panels.flat, each):
+        plot_detection(rows, ax).set_title(wrapped(series, (inches - 0.5) / wide))
+    for ax in panels[:, 1:].flat:
+        ax.set_ylabel("")
+    legend_below(fig, len(QUANTITIES))
+    return fig
+
+
+def plot_detection(frame, ax=None):
+    """AUROC of telling few classes from the others, 0.5: not told, a line, or at one epoch a point, for each run."""
+    at_end = frame.epoch.nunique() == 1
+    kinds = list(frame.groupby(["series", "quantity"], sort=False))
+    ax = axes(ax, *((PAGE * 0.75, 0.7 + 0.2 * len(kinds)) if at_end else (COLUMN * 1.3, 2.4)))
+    for i, ((_, quantity), rows) in enumerate(kinds):
+        which = list(QUANTITIES).index(quantity)
+        look = {"color": INKS[which], "marker": MARKERS[which], "markersize": 3.5, "capsize": 1.5, "elinewidth": 0.6}
+        whole = rows[rows.n >= rows.groupby("run").n.transform("max") / 2]  # not the few of an epoch cut short
+        for j, (_, one) in enumerate(whole.groupby("run", sort=False)):
             bars = [one.value - one.low, one.high - one.value]
             if at_end:
                 ax.errorbar(one.value, [i + 0.12 * (j - (rows.run.nunique() - 1) / 2)], xerr=bars, **look)
             else:
-                every = max(1, len(one) // 6)
+                every = max(1, len(one) // 5)
                 ax.errorbar(one.epoch, one.value, yerr=bars, linewidth=1, errorevery=every, markevery=every,
-                            label=name if j == 0 else None, **look)
+                            label=QUANTITIES[quantity] if j == 0 else None, **look)
     if at_end:
         ax.axvline(0.5, color="0.5", linewidth=0.7)
-        ax.set_yticks(range(len(names)), names)
-        ax.set(xlabel="AUROC, few against others, after the last epoch", ylim=(len(names) - 0.4, -0.6))
+        ax.set_yticks(range(len(kinds)), [f"{name}, {QUANTITIES[quantity]}" for (name, quantity), _ in kinds])
+        ax.set(xlabel="AUROC, few against others, after the last epoch", ylim=(len(kinds) - 0.4, -0.6))
     else:
         ax.axhline(0.5, color="0.5", linewidth=0.7)
         ax.set(xlabel="epoch", ylabel="AUROC, few against others")
-        legend_below(ax.figure, columns)
     return ax
 
 
@@ -175,8 +191,9 @@ def caption_detection(frame, table):
     rare = " to ".join(f"{n:,}" for n in sorted({frame.n_rare.min(), frame.n_rare.max()}))
     return (f"Does an image's own number tell that its class is rare? Area under the ROC curve over {frame.n.max():,} "
             f"pretraining images, {rare} of them of few classes; above 0.5 the number is larger for rare classes, "
-            "below it smaller. A line, or a point, for each run; bars: DeLong's 95 % intervals over images, none where "
-            f"one is rare. Labels serve only this picture. {source(table)}")
+            "below it smaller. A line, or a point, for each run, without a last epoch that saw less than half of the "
+            "images; bars: DeLong's 95 % intervals over images, none where one is rare. Labels serve only this picture. "
+            f"{source(table)}")
 
 
 def shares(found, labels, frequency=None):
