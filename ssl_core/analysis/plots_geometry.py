@@ -192,8 +192,8 @@ def caption_detection(frame, table):
     return (f"Does an image's own number tell that its class is rare? Area under the ROC curve over {frame.n.max():,} "
             f"pretraining images, {rare} of them of few classes; above 0.5 the number is larger for rare classes, "
             "below it smaller. A line, or a point, for each run, without a last epoch that saw less than half of the "
-            "images; bars: DeLong's 95 % intervals over images, none where one is rare. Labels serve only this picture. "
-            f"{source(table)}")
+            "images; bars: DeLong's 95 % intervals over images, none where one is rare. Labels serve only this "
+            f"picture. {source(table)}")
 
 
 def shares(found, labels, frequency=None):
