@@ -1,17 +1,20 @@
 """How many planted copies the audit finds, and how many pairs it takes for copies that are none.
 
-`python -m benchmarks.copies fashion|cells|textures [--copies N]` prints a table and the processor's seconds.
+`python -m benchmarks.copies fashion|cells|textures [--copies N]` prints a table and the processor's seconds; with
+`--embedding RUN` it looks by the features of that run's encoder, as the audit does: held-out images against all.
 """
 
 import argparse
 import io
 import time
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from ssl_core.data import load
-from ssl_core.data.copies import near_copies
+from ssl_core.data.audit import parts_of
+from ssl_core.data.copies import alike, near_copies
 
 
 def picture(image):
@@ -56,6 +59,14 @@ PLANTED = {
         contrast(crop(x, r.uniform(0.85, 1), 1, *r.random(2)), r.uniform(0.8, 1.2))[:, :, ::-1], r.integers(50, 96)),
 }
 
+UNSEEN = {  # by the hash
+    "turned by 90°": lambda x, r: np.rot90(x, 1, (1, 2)),
+    "turned by 90°, JPEG of quality 75": lambda x, r: jpeg(np.rot90(x, 1, (1, 2)), 75),
+    "turned by 90°, contrast 0.8": lambda x, r: contrast(np.rot90(x, 1, (1, 2)), 0.8),
+    "crop of 70 % of the area": lambda x, r: crop(x, 0.7, 1, *r.random(2)),
+    "colours exchanged": lambda x, r: x[::-1],
+}
+
 
 def textures(n, size=300):
     """Grey textures (n, 1, size, size): noise whose spectrum falls with a power of the frequency between 0.5 and 2."""
@@ -69,32 +80,46 @@ def textures(n, size=300):
     return out
 
 
-def recall(images, copies, threshold=None, seed=0):
+def recall(images, copies, threshold=None, seed=0, kinds=PLANTED, look=near_copies):
     """{kind: share of planted copies that are found beside their original, of as many images for each kind}."""
     rng, n = np.random.default_rng(seed), len(images)
-    copies = min(copies, n // len(PLANTED))
-    source = rng.permutation(n)[:copies * len(PLANTED)]
-    made = [change(images[i], rng) for change, some in zip(PLANTED.values(), source.reshape(len(PLANTED), -1))
+    copies = min(copies, n // len(kinds))
+    source = rng.permutation(n)[:copies * len(kinds)]
+    made = [change(images[i], rng) for change, some in zip(kinds.values(), source.reshape(len(kinds), -1))
             for i in some]
-    pairs, _ = near_copies(np.concatenate([images, made]), among=np.arange(n, n + len(made)), threshold=threshold)
+    pairs, _ = look(np.concatenate([images, made]), among=np.arange(n, n + len(made)), threshold=threshold)
     there = set(zip(pairs["first"], pairs["second"]))
-    hit = np.array([(i, n + k) in there for k, i in enumerate(source.tolist())]).reshape(len(PLANTED), -1)
-    return dict(zip(PLANTED, hit.mean(1).tolist()))
+    hit = np.array([(i, n + k) in there for k, i in enumerate(source.tolist())]).reshape(len(kinds), -1)
+    return dict(zip(kinds, hit.mean(1).tolist()))
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.copies", description=__doc__.splitlines()[0])
     parser.add_argument("data", help="textures, or the name of a card")
     parser.add_argument("--copies", type=int, default=200, help="planted copies of each kind")
+    parser.add_argument("--size", type=int, help="pixels of a side, instead of the card's")
+    parser.add_argument("--embedding", metavar="RUN", help="look by the features of its encoder")
     given = parser.parse_args()
-    images = textures(1000) if given.data == "textures" else np.asarray(load(given.data).images)
+    data = None if given.data == "textures" else load(given.data, given.size)
+    images = textures(1000) if data is None else np.asarray(data.images)
+    kinds, look, among = PLANTED, near_copies, {}
+    if given.embedding:
+        from ssl_core.encoders import load_encoder
+        from ssl_core.evaluate.features import extract
+        from ssl_core.finished import encoder_below
+
+        kinds = UNSEEN if images.shape[1] == 3 else {kind: UNSEEN[kind] for kind in list(UNSEEN)[:-1]}
+        look = partial(alike, describe=partial(extract, load_encoder(encoder_below(given.embedding))))
+        parts = parts_of(data)
+        among = {"among": np.concatenate([parts["val"], parts["test"]]),
+                 "groups": data.groups if data.grouped else None}
     wall, processor = time.perf_counter(), time.process_time()
-    pairs, threshold = near_copies(images)
+    pairs, threshold = look(images, **among)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     print(f"{given.data}: {len(images):,} images, threshold {threshold:.4f}; {len(pairs)} pairs as they are; "
           f"{processor:.0f} s of processor, {wall:.0f} s by the clock", flush=True)
     print(pairs.head(10).to_string(), flush=True)
-    for kind, share in recall(images, given.copies, threshold).items():
+    for kind, share in recall(images, given.copies, threshold, kinds=kinds, look=look).items():
         print(f"| {kind} | {share:.1%} |")
 
 

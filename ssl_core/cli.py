@@ -56,7 +56,8 @@ def parser():
          protocol={"default": "", "metavar": "NAME", "help": "read by this one, instead of the study's first"})
     verb(audit, name={"metavar": "DATA", "help": "the name of a card, or its file"},
          size={"type": int, "default": 0, "metavar": "N", "help": "pixels of a side, instead of the card's"},
-         scores={"default": "", "metavar": "STUDY", "help": "also score its finished cells without the copies"})
+         scores={"default": "", "metavar": "STUDY", "help": "also score its finished cells without the copies"},
+         embedding={"default": "", "metavar": "RUN", "help": "also compare by the features of its encoder"})
     verb(tail, name={"metavar": "FEATURES.npz", "help": "of `embed`, or features.npz of a probe"},
          labels={"default": "", "metavar": "FILE.csv", "help": "columns path and label, of some of the images"})
     verb(claims, study={"metavar": "STUDY", "nargs": "*", "help": "names or files; none for all that have results"})
@@ -160,7 +161,7 @@ def audit(arguments):
     """
     from ssl_core import last_table
 
-    said, blocking = last_table.audit(arguments.name, arguments.size, arguments.scores)
+    said, blocking = last_table.audit(arguments.name, arguments.size, arguments.scores, arguments.embedding)
     print(said)
     return int(blocking)
 

@@ -32,6 +32,11 @@ def encoder_file(path):
     return file, next(filter(None, map(read_run, file.resolve().parents[:3])), {})
 
 
+def encoder_below(run):
+    """The encoder that a run left, or that a finished probe or fine-tuning rests on; a file is one already."""
+    return open_head(run)["encoder"] if (Path(run) / "model.json").exists() else encoder_file(run)[0]
+
+
 def pixels_for(record, size):
     """How a run's images came to their pixels → (size, channels, geometry, window, group as a dict, how it is known).
 

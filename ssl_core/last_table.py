@@ -1,21 +1,28 @@
 """Notebooks that analyse, executed for what they print last: the audit of a data set, the verdicts on claims."""
 
+from pathlib import Path
+
 from ssl_core.config import ConfigError
 from ssl_core.data.cards import card_path
 from ssl_core.files import outputs, root
 from ssl_core.nb import execute
 
 
-def audit(name, size=0, study=""):
+def audit(name, size=0, study="", embedding=""):
     """Execute 42_audit on a data set → its last table with what it comes to, and whether something blocks.
 
     name: of a card, or its file. size: pixels of a side, 0 for the card's. study: whose finished cells are also scored
-    without the copies.
+    without the copies. embedding: a run, or an encoder file, whose features are compared, too.
     """
     card = card_path(name)
     given = name if card.parent == root() / "params" / "data" else str(card.resolve())
     folder = outputs() / "audit" / card.stem
-    shown = [one for one in put_out("42_audit", folder, {"data": given, "size": size, "study": study})
+    if embedding:
+        from ssl_core.finished import encoder_below
+
+        embedding = str(Path(encoder_below(embedding)).resolve())
+    shown = [one for one in put_out("42_audit", folder, {"data": given, "size": size, "study": study,
+                                                         "embedding": embedding})
              if one.get("data")]
     said = shown[-2].data["text/markdown"]
     return "\n".join([shown[-1].data["text/plain"], said, f"pairs and figure: {folder}"]), "BLOCKING" in said

@@ -6,6 +6,7 @@ network that comes from a file (`init`) says nothing of its images, and groups o
 same name need not be the same patient.
 """
 
+import hashlib
 import json
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from ssl_core.config import ConfigError
 from ssl_core.data.audit import audit, copied, counted, parts_of, shared
 from ssl_core.files import atomic_json, cache
+from ssl_core.keys import code_slice
 
 MOST = 50_000_000  # images times held-out images that are compared before a study; of more, `audit` is asked for
 
@@ -52,14 +54,17 @@ def leaks(jobs, load, draw) -> dict:
 
 def near_duplicates(jobs, load) -> dict:
     """{data set: sentence} on near duplicates across the parts of each data set of a plan: a warning, or that it is too
-    large to be searched before every study. Looked for once for each fingerprint.
+    large to be searched before every study. Looked for once for each fingerprint and for the code that looks.
 
     load: (dataset, size) → ImageSet. Parts are the official ones, or those that `pools` draws with part_seed 0.
     """
-    found = {}
-    for dataset, size in sorted({(job.cfg.dataset, job.cfg.image_size) for job in jobs}):
+    found, sets = {}, sorted({(job.cfg.dataset, job.cfg.image_size) for job in jobs})
+    code = hashlib.sha256(str(code_slice(["data.audit", "data.copies", "data.pools"])).encode()).hexdigest()[:12]
+    for dataset, size in sets:
         data, name = load(dataset, size), Path(dataset).stem
-        kept = cache() / "audits" / f"{data.fingerprint}.json"
+        if [Path(other).stem for other, _ in sets].count(name) > 1:
+            name, dataset = f"{dataset}, {size} px", f"{dataset} --size {size}"
+        kept = cache() / "audits" / f"{data.fingerprint}-{code}.json"
         if not kept.exists():
             parts = parts_of(data)
             if len(data) * sum(len(parts[part]) for part in ("val", "test")) > MOST:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks.copies import PLANTED, recall, textures
 from ssl_core import leaks
@@ -12,7 +13,8 @@ from ssl_core.analysis.inflation import inflation, with_a_copy
 from ssl_core.cli import main
 from ssl_core.data import ImageSet
 from ssl_core.data.audit import audit, parts_of
-from ssl_core.data.copies import LOOSE, STRICT, cut, near_copies
+from ssl_core.data.copies import ALIKE, LOOSE, STRICT, alike, cut, near_copies
+from ssl_core.encoders import Encoder, save_encoder
 from ssl_core.evaluate.metrics import Predictions
 from ssl_core.files import root
 
@@ -84,11 +86,48 @@ def test_a_study_is_warned_of_near_duplicates_once_for_each_state_of_its_data(tm
     said = {"made": "1 pair of near duplicates across train and test. Look at them: "
                     "python -m ssl_core audit params/made.yaml"}
     assert leaks.near_duplicates(jobs, load) == said and len(loaded) == 1
-    monkeypatch.setattr(leaks, "audit", None)
-    assert leaks.near_duplicates(jobs, load) == said  # kept
+    sizes = [SimpleNamespace(cfg=SimpleNamespace(dataset="params/made.yaml", image_size=size)) for size in (32, 48)]
+    assert [*leaks.near_duplicates(sizes, load)] == ["params/made.yaml, 32 px", "params/made.yaml, 48 px"]
+    looks, audit = [], leaks.audit
+    monkeypatch.setattr(leaks, "audit", lambda *given: looks.append(1) or audit(*given))
+    assert leaks.near_duplicates(jobs, load) == said and not looks  # kept
+    monkeypatch.setattr(leaks, "code_slice", lambda modules: dict.fromkeys(modules, "changed"))
+    assert leaks.near_duplicates(jobs, load) == said and looks == [1]  # other code looks again
     images = images[::-1].copy()
     monkeypatch.setattr(leaks, "MOST", 10)
     assert leaks.near_duplicates(jobs, load)["made"].startswith("near duplicates among 120 images were not looked for")
+
+
+def network(images):
+    """Features as a trained network has them: positive, alike in direction, and changed by a turn of the image."""
+    down = images.reshape(len(images), -1, 12, images.shape[2] // 12, 12, images.shape[3] // 12).mean((1, 3, 5))
+    weights = np.random.default_rng(0).normal(size=(144, 24)) / 144
+    return 1 + np.maximum(down.reshape(len(images), -1) @ weights + 1, 0)
+
+
+def test_an_encoder_sees_quarter_turns_that_the_hash_does_not_and_nothing_else(images):
+    assert len(alike(images, network)[0]) == 0
+    images = images.copy()
+    images[100], images[101], images[102] = images[3], np.rot90(images[4], 1, (1, 2)), np.rot90(images[5], 3, (1, 2))
+    images[103], images[7] = np.rot90(images[6], 1, (1, 2))[:, :, ::-1], np.rot90(images[8], 1, (1, 2))  # 7: no leak
+    data = made(images)
+    assert len(audit(data, parts_of(data)).pairs) == 1
+    found = audit(data, parts_of(data), network)
+    assert found.pairs[["kind", "first", "second"]].values.tolist() == [
+        ["identical", 3, 100], ["embedding", 4, 101], ["embedding", 5, 102], ["embedding", 6, 103]]
+    assert found.warnings == ("3 pairs alike to the encoder across train and test.",) and len(found.blocking) == 1
+    assert ALIKE[0] <= found.alike <= ALIKE[1] and found.threshold == audit(data, parts_of(data)).threshold
+
+
+def test_an_encoder_is_not_asked_about_one_group_or_flat_images(images):
+    images = images.copy()
+    images[101], images[110:], images[:3] = np.rot90(images[4], 1, (1, 2)), 200, 200
+    groups = np.arange(120)
+    groups[101] = 4
+    assert len(alike(images, network, groups, np.arange(80, 120))[0]) == 0
+    assert alike(images, network, None, np.arange(80, 120))[0][["first", "second"]].values.tolist() == [[4, 101]]
+    few = alike(images[[4, 5, 101]], network)
+    assert few[1] == ALIKE[1] and few[0][["first", "second"]].values.tolist() == [[0, 2]]
 
 
 def test_groups_across_parts_block(images):
@@ -142,19 +181,24 @@ def test_only_copies_in_the_training_of_a_run_count(images):
     assert with_a_copy(data, pairs, test, np.array([4, 7])).tolist() == [101, 102]
 
 
-def test_command_says_what_blocks_and_leaves_pairs(tmp_path, monkeypatch, capsys, images):
+def test_command_says_what_blocks_and_leaves_pairs_also_by_an_encoder(tmp_path, monkeypatch, capsys, images):
     monkeypatch.setenv("SSL_CORE_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.delenv("MPLBACKEND", raising=False)
     images = images.copy()
-    images[100] = images[3]
+    images[100], images[101] = images[3], np.rot90(images[4], 1, (1, 2))
+    torch.manual_seed(0)
+    save_encoder(Encoder("test_resnet", stem="cifar", size=24), tmp_path / "encoder.safetensors")
     np.savez(tmp_path / "made.npz", train_images=images[:80, 0], train_labels=np.arange(80) % 2,
              test_images=images[80:, 0], test_labels=np.arange(40) % 2)
     (tmp_path / "made.yaml").write_text("title: made\nkind: npz\nroot: .\nfile: made.npz\ntask: binary\n"
                                         "classes: [a, b]\n", encoding="utf-8")
-    assert main(["audit", str(tmp_path / "made.yaml")]) == 1
+    assert main(["audit", str(tmp_path / "made.yaml"), "--embedding", str(tmp_path)]) == 1
     assert "made: BLOCKING: 1 image of test equal to images of train" in capsys.readouterr().out
+    assert "4,101,train,test" in (tmp_path / "outputs" / "audit" / "made" / "pairs_embedding.csv").read_text()
     assert len(pd.read_csv(tmp_path / "outputs" / "audit" / "made" / "pairs.csv")) == 1
     assert main(["audit", "moon"]) == 2
+    assert main(["audit", "fashion", "--embedding", str(tmp_path / "outputs")]) == 2
+    assert "no encoder there" in capsys.readouterr().err
 
 
 def test_what_is_said_of_planted_copies_is_what_was_measured():

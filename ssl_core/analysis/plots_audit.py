@@ -29,7 +29,7 @@ def plot_pairs(data, frame, rows=6):
             text = "\n".join((getattr(row, f"part_{side}"), getattr(row, f"label_{side}") or "no label",
                               getattr(row, f"path_{side}")[-28:]))
             ax.text(0.5, -0.04, text, transform=ax.transAxes, ha="center", va="top", fontsize=6)
-            ax.set_title(row.kind if row.kind == "identical" else f"near, {row.score:.3f}", fontsize=7)
+            ax.set_title(row.kind if row.kind == "identical" else f"{row.kind}, {row.score:.3f}", fontsize=7)
     return fig
 
 

@@ -1,7 +1,8 @@
 """The audit before a study: does an image, or a patient, stand on both sides of the line between training and test?
 
 Blocking: the same image (equal pixels) or the same group in two parts, a test image in pretraining. Warnings: near
-duplicates across parts (`copies`). Images are compared as stored, at the card's size.
+duplicates across parts (`copies`), also by a trained encoder where one is given. Images are compared as stored, at the
+card's size.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ COLUMNS = ["kind", "first", "second", "part_first", "part_second", "score"]
 class Audit:
     """What was found: sentences by weight, and `pairs`, one row for each two images that are the same or nearly so.
 
-    pairs: kind ("identical" or "near"), positions first and second, their parts, score (1 for identical).
+    pairs: kind ("identical", "near" or "embedding"), positions first and second, their parts, score (1 for identical).
+    threshold: of near duplicates; alike: of features, NaN where no encoder was asked.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Audit:
     notes: tuple
     pairs: pd.DataFrame
     threshold: float
+    alike: float = np.nan
 
     @property
     def sentence(self):
@@ -48,9 +51,10 @@ def parts_of(data, part_seed=0):
     return {"train": np.union1d(drawn.unlabelled, drawn.labelled), "val": drawn.val, "test": drawn.test}
 
 
-def audit(data, parts):
+def audit(data, parts, describe=None):
     """An ImageSet and {part: positions} → Audit.
 
+    describe: the features of a trained encoder, uint8 (n, C, S, S) → (n, D), by which images are compared once more.
     Parts may be "train", "val" and "test", or the pools of a study ("unlabelled" and "labelled" are one side).
     Near duplicates are looked for between the images of "val" and "test" and all others of the parts.
     """
@@ -68,9 +72,12 @@ def audit(data, parts):
     near, threshold = search(data, role, sides, equal)
     warnings = [f"{counted(len(some), 'pair')} of near duplicates across {one} and {other}."
                 for (one, other), some in near.groupby(["part_first", "part_second"])]
+    seen, alike = search(data, role, sides, pd.concat([equal, near]), describe) if describe else (near[:0], np.nan)
+    warnings += [f"{counted(len(some), 'pair')} alike to the encoder across {one} and {other}."
+                 for (one, other), some in seen.groupby(["part_first", "part_second"])]
     notes = [] if data.grouped else ["No groups are known: whether a patient stands in two parts cannot be told."]
-    pairs = pd.concat([frame for frame in (equal, near) if len(frame)] or [equal], ignore_index=True)
-    return Audit(data.name, tuple(blocking), tuple(warnings), tuple(notes), pairs, threshold)
+    pairs = pd.concat([frame for frame in (equal, near, seen) if len(frame)] or [equal], ignore_index=True)
+    return Audit(data.name, tuple(blocking), tuple(warnings), tuple(notes), pairs, threshold, alike)
 
 
 def counted(n, what):
@@ -118,21 +125,22 @@ def copied(data, positions, others, theirs):
     return showing(data, positions[equal]) if data.images.shape[1:] == others.images.shape[1:] else []
 
 
-def search(data, role, sides, equal):
-    """Near duplicates across parts, without those of `equal`, and the threshold."""
-    from ssl_core.data.copies import STRICT, near_copies
+def search(data, role, sides, known, describe=None):
+    """Near duplicates across parts, by `describe` where given, without those that are known, and the threshold."""
+    from ssl_core.data.copies import STRICT, alike, near_copies
 
     used = np.flatnonzero(role != "")
     held_out = np.flatnonzero(np.isin(role[used], ("val", "test")))
     if not len(held_out):
         return pd.DataFrame(columns=COLUMNS), STRICT
     images = data.images if len(used) == len(data) else data.images[used]
-    found, threshold = near_copies(images, data.groups[used] if data.grouped else None, held_out)
-    known = {frozenset(pair) for pair in zip(equal["first"], equal["second"])}
+    groups = data.groups[used] if data.grouped else None
+    found, threshold = alike(images, describe, groups, held_out) if describe else near_copies(images, groups, held_out)
+    known = {frozenset(pair) for pair in zip(known["first"], known["second"])}
     rank = {name: k for k, name in enumerate(("train", "val", "test"))}
     rows = []
     for a, b, score in zip(used[found["first"]], used[found["second"]], found["score"]):
         a, b = sorted((int(a), int(b)), key=lambda i: rank[role[i]])
         if role[a] != role[b] and frozenset((a, b)) not in known:
-            rows.append(("near", a, b, role[a], role[b], score))
+            rows.append(("embedding" if describe else "near", a, b, role[a], role[b], score))
     return pd.DataFrame(rows, columns=COLUMNS), threshold

@@ -5,6 +5,7 @@ perceptual hash has them, but kept as numbers: normalised (brightness and contra
 varies over the data, so that what all images share counts little. Flips only change signs. Hashes of every image are
 compared with those of thirteen crops of every other, by products of matrices. The nearest eight of each image are then
 aligned (Gauss-Newton over scale and shift of both axes), and scored by the correlation of 10 × 10 frequencies.
+An encoder's features may be asked as well (`alike`); they see quarter turns, which the hash does not.
 
 What passes for a copy follows from the data: see `cut`.
 """
@@ -20,6 +21,7 @@ T, LOW, FINE = 28, 8, 10  # pixels of a thumbnail; frequencies per axis of the s
 NEAREST, ROWS, PAIRS = 8, 128, 256  # candidates per image; images and pairs at a time, so that a cache holds them
 FLAT = 2.0  # grey levels: a thumbnail that varies less shows nothing that could be compared
 STRICT, LOOSE = 0.985, 0.96  # the threshold stays between them
+ALIKE = 0.5, 0.99  # and that of features between these
 CROPS = np.array([(1, 0, 1, 0)] + [(side, (1 - side) * y, side, (1 - side) * x) for side, steps in
                  ((0.96, (0, 1)), (0.925, (0, 0.5, 1))) for y in steps for x in steps], np.float32)  # fmt: skip
 # of rows, then of columns: scale and start, as shares of the side
@@ -48,26 +50,63 @@ def near_copies(images, groups=None, among=None, threshold=None):
     spread = spread_of(small[shown], FINE)
     blocks = [found[start:start + PAIRS] for start in range(0, len(found), PAIRS)]
     scores = np.concatenate(in_threads(lambda block: score(small, block, spread), blocks))
-    pairs = pd.DataFrame({"first": found[:, :2].min(1), "second": found[:, :2].max(1), "score": scores})
+    return passing(found[:, :2], scores, among, threshold)
+
+
+def passing(found, scores, among, threshold=None, low=LOOSE, high=STRICT):
+    """Candidates (p, 2) with their scores (p,) → those that pass for copies, best first, and the threshold."""
+    pairs = pd.DataFrame({"first": found.min(1), "second": found.max(1), "score": scores})
     pairs = pairs.sort_values(["score", "first", "second"], ascending=[False, True, True])
     pairs = pairs.drop_duplicates(["first", "second"])
     both = pd.concat([pairs.set_index("first").score, pairs.set_index("second").score])
     best = both.groupby(level=0).max().reindex(among).fillna(-1).to_numpy()
-    threshold = cut(best) if threshold is None else threshold
+    threshold = cut(best, low, high) if threshold is None else threshold
     return pairs[pairs.score >= threshold].reset_index(drop=True), threshold
 
 
-def cut(best):
+def alike(images, describe, groups=None, among=None, threshold=None):
+    """As `near_copies`, by features: `describe` takes uint8 (n, C, S, S) to float (n, D), by a trained encoder.
+
+    The score is the cosine of features that are centred and decorrelated over the data, as those of a network point
+    much the same way. The images of `among` are looked at in eight orientations, quarter turns of both mirror images.
+    """
+    groups = np.arange(len(images)) if groups is None else np.asarray(groups)
+    shown = np.flatnonzero(thumbnails(images).std((1, 2)) >= FLAT)
+    among = shown if among is None else np.intersect1d(among, shown)
+    if len(shown) < 2 or not len(among):
+        return pd.DataFrame(columns=["first", "second", "score"]), ALIKE[1]
+    h = describe(images[shown])
+    values, vectors = np.linalg.eigh(np.cov(h.T))
+    white, mean = vectors / np.sqrt(np.maximum(values, 1e-4 * values.max() + 1e-12)), h.mean(0)
+    turned = [describe(np.ascontiguousarray(np.rot90(images[among][..., ::mirror], turn, (2, 3))))
+              for mirror in (1, -1) for turn in range(4)]
+    every, *turned = [unit((x - mean) @ white).astype(np.float32) for x in (h, *turned)]
+    nearest = min(NEAREST, len(shown) - 1)
+
+    def search(mine):
+        """Nearest of the rows `mine` of `among`, by the orientation that is most alike: pairs (p, 2), scores (p,)."""
+        score = np.max([one[mine] @ every.T for one in turned], 0)
+        score[groups[among[mine]][:, None] == groups[shown]] = -2
+        near = np.argpartition(-score, nearest - 1, axis=1)[:, :nearest]
+        pairs = np.stack([np.repeat(among[mine], nearest), shown[near.ravel()]], 1)
+        score = np.take_along_axis(score, near, 1).ravel()
+        return pairs[score > -2], score[score > -2]
+
+    found = in_threads(search, np.array_split(np.arange(len(among)), -(-len(among) // ROWS)))
+    return passing(*map(np.concatenate, zip(*found)), among, threshold, *ALIKE)
+
+
+def cut(best, low=LOOSE, high=STRICT):
     """Threshold of the score, from that of each image with the image most like it in another group, (n,).
 
     The logarithm of 1 − score is taken as normal, with mean and spread from the median and the tenth of the images that
     have the nearest neighbours, so that some copies among them change little; beyond the threshold lies one image in
-    2,000. It stays between LOOSE and STRICT; with fewer than 50 images it is STRICT.
+    2,000. It stays between `low` and `high`; with fewer than 50 images it is `high`.
     """
     if len(best) < 50:
-        return STRICT
+        return high
     middle, near = np.quantile(np.log(np.maximum(1 - best, 1e-6)), [0.5, 0.1])
-    return float(np.clip(1 - np.exp(middle - 3.29 * (middle - near) / 1.2816), LOOSE, STRICT))
+    return float(np.clip(1 - np.exp(middle - 3.29 * (middle - near) / 1.2816), low, high))
 
 
 def in_threads(work, items):
