@@ -1,12 +1,14 @@
 """How well `tail` follows the truth: long tails of known ratio cut from labelled features.
 
-`python -m benchmarks.tail NAME=FEATURES.npz …` (h and labels in each) writes `tail.csv` into
-outputs/reference/statistics, one row per features, ratio and draw, and `tail_summary.csv`, how often the interval holds
-the truth. None of the draws was used to choose anything in `tail`.
+`python -m benchmarks.tail NAME=FEATURES.npz … [--to FOLDER] [--draws N]`, with arrays h and labels in each, writes
+`tail.csv`, one row per features, ratio and draw, and `tail_summary.csv`, how often the interval holds the truth, into
+FOLDER (outputs/scratch if left); those in outputs/reference/statistics are of ten draws. None of the draws was used to
+choose anything in `tail`.
 """
 
-import sys
+import argparse
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +17,9 @@ from sklearn.decomposition import PCA
 
 from ssl_core.analysis.tail import DIMENSIONS, LABELS, tail
 from ssl_core.data.splits import class_order, long_tail_split
-from ssl_core.files import root
+from ssl_core.files import outputs
 
-RATIOS, TOTAL, DRAWS = (1, 3, 10, 30, 100), 800, range(20, 30)  # 10, 100 and 101 served to choose the prior
+RATIOS, TOTAL, DRAW = (1, 3, 10, 30, 100), 800, 20  # the first draw; 10, 100 and 101 served to choose the prior
 
 
 def read(path):
@@ -38,10 +40,18 @@ def measured(h, labels, ratio, draw):
     return {"ratio": ratio, "draw": draw, "said": said, "estimate": found.pop("ratio"), **found}
 
 
-def main():
-    sets = {name: read(path) for name, _, path in (given.partition("=") for given in sys.argv[1:])}
-    folder, rows = root() / "outputs" / "reference" / "statistics", []
-    for draw in DRAWS:
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tail", description=__doc__.splitlines()[0])
+    parser.add_argument("features", nargs="+", metavar="NAME=FEATURES.npz", help='as "fashion, pixels=FILE.npz"')
+    parser.add_argument("--to", type=Path, default=outputs() / "scratch", metavar="FOLDER", help="where tables go")
+    parser.add_argument("--draws", type=int, default=10, metavar="N", help="pools of each ratio")
+    given = parser.parse_args(argv)
+    if wrong := [one for one in given.features if not Path(one.partition("=")[2]).is_file()]:
+        parser.error(f"{wrong[0]}: give NAME=FEATURES.npz")
+    sets = {name: read(path) for name, _, path in (one.partition("=") for one in given.features)}
+    folder, rows = given.to, []
+    folder.mkdir(parents=True, exist_ok=True)
+    for draw in range(DRAW, DRAW + given.draws):
         rows += [{"features": name, **measured(*sets[name], ratio, draw)} for name, ratio in product(sets, RATIOS)]
         pd.DataFrame(rows).to_csv(folder / "tail.csv", index=False, lineterminator="\n", float_format="%.4g")
     table = summary(pd.read_csv(folder / "tail.csv"))
