@@ -99,7 +99,10 @@ def loose(pattern, text, listed_words):
             if not any(start <= number.start() and number.end() <= end for start, end in spans)]
 
 
-@pytest.mark.parametrize("pattern, drop", [(NUMBER, (BLOCK, TABLE)), (SHARE, (BLOCK, CODE, ROW))], ids=["unit", "share"])
+KINDS = [(NUMBER, (BLOCK, TABLE)), (SHARE, (BLOCK, CODE, ROW))]
+
+
+@pytest.mark.parametrize("pattern, drop", KINDS, ids=["unit", "share"])
 def test_no_measured_number_stands_in_no_table(pattern, drop):
     rows = listed()
     found = [f"{file}: {words}" for file, text in pages(drop).items()
