@@ -225,6 +225,16 @@ def test_views_are_lines_with_bands_by_frequency_and_lines_by_class(planted):
     assert "100 pretraining images" in caption_of("views", frame)
 
 
+def test_many_panels_of_layers_fit_a_page(planted):
+    one = planted["cka"]
+    many = pd.concat([one.assign(dataset=name, metric=metric, budget=budget, protocol=f"finetune_{name}")
+                      for name in "abc" for metric in layers.KERNELS for budget in (0.01, 1.0)])
+    fig = layers.plot_layer_panels(many, layers.plot_cka)
+    assert len(drawn_well(fig).axes) == 12 and fig.get_figheight() <= layout.TALLEST
+    assert {ax.get_ylabel() for ax in fig.axes[::2]} == set(layers.KERNELS.values())
+    plt.close(fig)
+
+
 def test_rare_images_are_told_in_a_line_each_or_over_epochs(planted):
     (ax,) = figure(planted, "rare").axes
     frame = planted["rare"]

@@ -5,6 +5,7 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ssl_core.analysis.layout import TALLEST
 from ssl_core.analysis.plots import COLUMN, PAGE, axes, legend_below
 from ssl_core.analysis.plots_study import across, looks, mean_over_splits, points, source, wrapped
 from ssl_core.analysis.wording import budget_short, budget_words, words
@@ -86,7 +87,8 @@ def plot_cka(drawn, ax=None, like=None):
 
 
 def plot_layer_panels(drawn, draw=plot_layers):
-    """`draw` for each data set, protocol and metric (row) at the smallest and the largest budget, two panels in a row.
+    """`draw` for each data set, protocol and metric (row) at the smallest and the largest budget, two panels in a row;
+    many are drawn lower, so that a page holds them.
 
     draw: `plot_layers` with `layer_levels`, or `plot_cka` with `cka_levels`.
     """
@@ -97,7 +99,8 @@ def plot_layer_panels(drawn, draw=plot_layers):
     columns, wide = across(drawn.series.unique(), inches), min(2, len(cells))
     rows_of_legend, down = -(-drawn.series.nunique() // columns), -(-len(cells) // wide)
     fig, panels = plt.subplots(down, wide, squeeze=False, sharey="row" if len(budgets) > 1 else False,
-                               figsize=(inches, 2.1 * down + 0.3 + 0.16 * rows_of_legend))
+                               figsize=(inches, min(TALLEST, 2.1 * down + 0.3 + 0.16 * rows_of_legend)))
+    several = bool(drawn.groupby("dataset").protocol.nunique().max() > 1)
     for ax in panels.flat[len(cells):]:
         fig.delaxes(ax)
     for ax, ((dataset, protocol, metric), budget) in zip(panels.flat, cells):
@@ -107,7 +110,7 @@ def plot_layer_panels(drawn, draw=plot_layers):
             ax.set_axis_off()
             continue
         draw(rows, ax, drawn)
-        more = [dataset] * (drawn.dataset.nunique() > 1) + [words(protocol)] * (drawn.protocol.nunique() > 1)
+        more = [dataset] * (drawn.dataset.nunique() > 1) + [words(protocol)] * several
         title = ", ".join([*more, budget_short(budget) if more else budget_words(budget)])
         ax.set_title(wrapped(title, inches / wide - 0.5))
         if len(budgets) > 1:
