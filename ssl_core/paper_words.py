@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -57,10 +58,23 @@ def fields(told, plan, defaults):
         "sources": " ".join(f"{card.title} ({card.source})." for card in cards.values()),
         "disjoint": "by group (patient, slide or the like)" if grouped.any() else
                     "by image; no group (patient, slide) is known, so that images of one could stand on both sides",
+        "near_copies": near_copies(plan, cards),
         "samples": f"{told.table.n.max():,.0f} test images, {splits}",
         "imbalance": f"it is what is studied: splits {', '.join(kinds)}; ratios "
                      + ", ".join(f"1:{ratio:g}" for ratio in sorted({job["seen"]["ratio"] for job in jobs})),
     }
+
+
+def near_copies(plan, cards):
+    """What was looked for before the study, and found; a blank of the authors where no record says so."""
+    if "near" not in plan:
+        return "[to be filled by the authors: outcome of `python -m ssl_core audit DATA`]"
+    told = {name.partition(",")[0] for name in plan["near"]}  # of two sizes: "NAME, 32 px"
+    quiet = [name for name in cards if Path(name).stem not in told]
+    said = [f"{name}: {text.partition(': python -m')[0].removesuffix('. Look at them')}"
+            for name, text in plan["near"].items()]
+    none = [f"{', '.join(quiet)}: none found across parts by the search of thumbnails"] if quiet else []
+    return "; ".join([*said, *none])
 
 
 def stands_for(card, name):

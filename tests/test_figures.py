@@ -1,6 +1,7 @@
 """Figures from planted frames: artists hold the frame's numbers, and axes, captions, alt texts and files say them."""
 
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,8 @@ from matplotlib.colors import to_hex
 from test_plots_systems import drawn_well, said_well
 from test_plots_systems import style as style  # a fixture of every test
 
-from ssl_core.analysis import attribution, curves, figures, layout, panel, plots, plots_embedding
+from benchmarks.figures import name_of
+from ssl_core.analysis import attribution, curves, figures, layout, panel, plots, plots_embedding, plots_study
 from ssl_core.analysis import plots_calibration as calibration
 from ssl_core.analysis import plots_curves as training
 from ssl_core.analysis import plots_geometry as geometry
@@ -362,6 +364,29 @@ def test_each_is_saved_in_every_form_from_its_csv_at_both_widths(planted, tmp_pa
         ((file, fig, _, _),) = figures.drawings(name, told, "column")
         assert file == f"{name}_column" and drawn_well(fig).get_figwidth() == plots.COLUMN
         plt.close("all")
+
+
+def test_figures_of_runs_that_are_gone_are_passed_over(planted, tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name in ("views-here", "views-gone"):
+        planted["views"].to_csv(tmp_path / "figures" / f"{name}.csv", index=False)
+        (tmp_path / "figures" / f"{name}.txt").write_text("Views.", encoding="utf-8")
+    told = figures.Told(tmp_path, {"k": {"name": "here"}}, TABLE, None, None)
+    assert list(figures.FIGURES["views"].frames(told)) == ["-here"]
+
+
+def test_captions_tell_real_images_from_synthetic_ones():
+    table = pd.DataFrame({"study": "s", "dataset": ["fashion", "cells", "fashion"], "synthetic": [False, True, False]})
+    assert plots_study.source(table).startswith("Real images (fashion). Synthetic images (cells). Made by: ")
+    assert plots_study.source(table[table.synthetic]).startswith("Synthetic images (cells). Made by: ")
+
+
+def test_each_figure_was_drawn_by_a_rehearsal_without_a_hand():
+    listed = pd.read_csv(Path(__file__).parents[1] / "outputs" / "reference" / "rehearsals" / "figures.csv")
+    assert set(listed.figure) == set(figures.FIGURES)
+    for row in listed.itertuples():
+        assert (Path(__file__).parents[1] / "params" / "studies" / f"{row.study}.yaml").exists()
+        assert name_of(row.first) == row.figure
 
 
 def test_alt_texts_say_what_axes_reach_and_which_series_there_are(planted):

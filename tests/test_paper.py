@@ -180,6 +180,15 @@ def test_a_reference_is_whole_or_says_what_nobody_checked():
         assert "not checked" in entry or "to be filled" not in entry, entry
 
 
+def test_the_checklist_says_of_near_copies_what_was_looked_for_and_no_more():
+    near = {"a": "2 pairs of near duplicates across train and test. Look at them: python -m ssl_core audit a",
+            "b": "near duplicates among 70,000 images were not looked for: python -m ssl_core audit b"}
+    assert paper_words.near_copies({"near": near}, dict.fromkeys("abc")) == (
+        "a: 2 pairs of near duplicates across train and test; b: near duplicates among 70,000 images were not looked "
+        "for; c: none found across parts by the search of thumbnails")
+    assert paper_words.near_copies({}, {"a": None}).startswith("[to be filled by the authors")
+
+
 def test_the_checklist_has_each_item_of_both_statements():
     rows = [line.split("|") for line in (root() / "params" / "paper" / "checklist.md").read_text("utf-8").splitlines()
             if line.startswith("| ")]

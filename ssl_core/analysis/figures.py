@@ -129,10 +129,16 @@ def distances(told):
 
 
 def kept(name):
-    """What `40_compare` or `41_layers` left beside a figure: the CSV that was drawn, and its caption."""
+    """What `40_compare` or `41_layers` left beside a figure: the CSV that was drawn, and its caption.
+
+    A figure NAME-RUN of a run that is no longer the study's is passed over.
+    """
     def frames(told):
-        return {path.stem.removeprefix(name): (pd.read_csv(path), path.with_suffix(".txt").read_text("utf-8").rstrip())
-                for path in sorted((told.folder / "figures").glob(f"{name}*.csv")) if "_column" not in path.stem}
+        left = {path.stem.removeprefix(name): path for path in sorted((told.folder / "figures").glob(f"{name}*.csv"))
+                if "_column" not in path.stem}
+        runs = {f"-{job['name']}" for job in told.jobs.values()}
+        return {more: (pd.read_csv(path), path.with_suffix(".txt").read_text("utf-8").rstrip())
+                for more, path in left.items() if not more.startswith("-") or more in runs}
     return frames
 
 

@@ -241,7 +241,8 @@ def points(drawn):
 
 def source(table):
     """What a caption ends with: data, and the command that makes the figure."""
-    made = "synthetic images" if table.synthetic.any() else "real images"
-    return (f"{made.capitalize()} ({', '.join(sorted(set(table.dataset)))}). "
-            f"Made by: python -m ssl_core run params/studies/{table.study.iloc[0]}.yaml")
+    kinds = {"Real": table[~table.synthetic.astype(bool)], "Synthetic": table[table.synthetic.astype(bool)]}
+    data = " ".join(f"{kind} images ({', '.join(sorted(set(rows.dataset)))})."
+                    for kind, rows in kinds.items() if len(rows))
+    return f"{data} Made by: python -m ssl_core run params/studies/{table.study.iloc[0]}.yaml"
 
