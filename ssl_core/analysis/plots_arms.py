@@ -67,5 +67,5 @@ def caption_arms(differences, table, of):
     """of: the contrasts that the differences were chosen from."""
     return ("Arms against the first that the study names: differences in percentage points, read in the same way and "
             "with the labels above each panel. Right of zero, the arm named first is better; "
-            f"{bars(differences)}. Each interval stands by itself, without Holm's rule. {not_drawn(differences, of)}{ALL} "
-            f"{source(table)}")
+            f"{bars(differences)}. Each interval stands by itself, without Holm's rule. {not_drawn(differences, of)}"
+            f"{ALL} {source(table)}")
