@@ -53,8 +53,9 @@ def test_roc_of_test_and_validation_has_the_stored_area_and_its_clustered_interv
     low, high = rows[["low", "high"]].iloc[0]
     assert legend[0] == f"MAE, test: {roc_auc_score(y, p[:, 1]):.2f} [{low:.2f}, {high:.2f}]"
     assert "[" not in legend[1]
-    said = said_well(plots_scores.caption_roc(frame, table_of([{}])))
-    assert f"80 test images with {y.sum()} positives" in said and "bootstrap" in said
+    table = table_of([{"metric": "roc_auc", "interval": "clusters", "low": 0.6}, {"interval": "images", "low": 0.6}])
+    said = said_well(plots_scores.caption_roc(frame, table))
+    assert f"80 test images with {y.sum()} positives" in said and "95 % interval over clusters." in said
 
 
 def test_roc_of_several_classes_is_of_each_against_the_rest_and_leaves_out_one_without_images(cell):

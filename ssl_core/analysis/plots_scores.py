@@ -120,9 +120,9 @@ def caption_roc(frame, table):
     test = frame[frame.part == "test"]
     n, n_positive = test.n.max(), test.groupby(["series", "group"]).n_positive.first()
     count = f"{n_positive.min():,}" + (f" to {n_positive.max():,}" if n_positive.nunique() > 1 else "")
-    areas = table.interval[(table.metric == "roc_auc") & table.low.notna()]
+    areas = table.interval[table.metric.isin(AREAS.values()) & table.low.notna()]
     kinds = sorted({i for i in areas.unique() if i}) if frame.low.notna().any() else []
-    how = f" in brackets its 95 % interval ({', '.join(kinds)})" if kinds else " without intervals"
+    how = f" in brackets its 95 % interval over {' and '.join(kinds)}" if kinds else " without intervals"
     each = "" if frame.group.nunique() == 1 else f", each class against the rest: {', '.join(frame.series.unique())}"
     return (f"ROC and precision–recall curves on {n:,} test images with {count} positives{each}. Legend: the area,"
             f"{how}. Grey lines: guessing. {source(table)}")
