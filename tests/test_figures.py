@@ -103,7 +103,7 @@ def planted_reconstructions():
 def planted_calibration():
     return pd.DataFrame([series(name) | {
         "group": group, "bin": b, "confidence": b / 15, "accuracy": 0.5 + b / 40, "low": 0.4, "high": 0.95, "n": 20,
-        "protocol": "linear", "budget": 1.0} for name in ARMS for group in GROUPS for b in (8, 10, 14)])
+        "protocol": "linear", "budget": 1.0, "n_splits": 2} for name in ARMS for group in GROUPS for b in (8, 10, 14)])
 
 
 def planted_training(arms=13):
@@ -287,7 +287,7 @@ def test_calibration_has_a_panel_for_each_series_and_a_line_for_each_group(plant
             agree(drawn, rows, value="accuracy")
             np.testing.assert_allclose(drawn[0], rows.confidence)
         assert list(bars_of(ax)) == list(GROUPS) and ax.get_ylim() == (-0.02, 1.02)
-    assert "180 test images" in caption_of("calibration", frame)
+    assert "90 test images in each of 2 splits" in caption_of("calibration", frame)
 
 
 def test_losses_of_many_arms_have_a_panel_each_and_their_rates_the_same_look(planted):

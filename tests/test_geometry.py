@@ -150,10 +150,10 @@ def test_calibration_is_grouped_by_the_class_that_is_named(style, tmp_path):
     p[sure == 3] = [0.01, 0.01, 0.01, 0.97]  # the rare class is named with too much confidence
     np.savez(tmp_path / "cell.npz", probabilities=p, labels=labels, classes=CLASSES, task="multiclass",
              groups=np.arange(4000), frequency=FREQUENCY)
-    row = RUN | {"protocol": "linear", "budget": 1.0, "stage": "probe", "pretrain_dataset": "cells",
+    row = RUN | {"protocol": "linear", "budget": 1.0, "n_labelled": 900, "stage": "probe", "pretrain_dataset": "cells",
                  "path": tmp_path / "cell.npz"}
     frame = plots_calibration.reliability_frame(pd.DataFrame([
-        row, row | {"budget": 0.1, "path": "none"}, row | {"protocol": "knn", "path": "none"},
+        row, row | {"budget": 50, "n_labelled": 200, "path": "none"}, row | {"protocol": "knn", "path": "none"},
         row | {"protocol": "knn", "series": "MAE (1:100)", "arm": "mae"}]))
     assert frame.groupby("series").protocol.unique().map(list).to_dict() == {"SimCLR (1:100)": ["linear"],
                                                                              "MAE (1:100)": ["knn"]}
@@ -164,3 +164,9 @@ def test_calibration_is_grouped_by_the_class_that_is_named(style, tmp_path):
     drawn_well(plots_calibration.plot_reliabilities(frame))
     assert "linear" in said_well(plots_calibration.caption_reliability(frame, TABLE))
     assert not len(plots_calibration.reliability_frame(pd.DataFrame([row])[:0]))
+    twice = plots_calibration.reliability_frame(pd.DataFrame([row, row | {"draw_seed": 1}]))  # the same images again
+    once = frame[frame.series == "SimCLR (1:100)"]
+    assert twice.n.tolist() == (2 * once.n).tolist() and twice.n_splits.eq(2).all()
+    for end in ("low", "high", "over_low", "over_high"):  # are no narrower
+        np.testing.assert_allclose(twice[end], once[end], atol=1e-4)
+    assert "4,000 test images in each of 2 splits" in plots_calibration.caption_reliability(twice, TABLE)

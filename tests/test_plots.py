@@ -236,7 +236,7 @@ def test_images_and_views_show_what_they_are_given():
 def test_labels_are_drawn_by_their_roc_area_and_layers_left_out():
     rows = pd.DataFrame([
         {"part": "test", "layer": layer, "group_kind": "label", "group": label, "metric": metric, "value": value,
-         "low": np.nan, "high": np.nan, "budget": 1.0, "method": "moco", "protocol": "linear"}
+         "low": np.nan, "high": np.nan, "budget": 1.0, "n_labelled": 90, "method": "moco", "protocol": "linear"}
         for layer in ("", "blocks.1") for label, value in (("halo", 0.75), ("fold", 0.5), ("none", np.nan))
         for metric in ("roc_auc", "f1")])
     drawn = plots.class_rows(rows)

@@ -88,8 +88,9 @@ def test_one_figure_of_curves_takes_fewest_labels_of_the_first_split(cell):
 
 def test_ks_is_between_fewest_and_most_labels_on_the_same_images(cell):
     (few, y), (most, _) = binary(), binary(seed=5)
-    paths = {0.01: cell("few", few, y), 0.1: cell("mid", few, y), 1.0: cell("most", most, y)}
-    cells = table_of({"budget": b, "draw_seed": draw} for draw in (0, 1) for b in paths)
+    paths = {0.01: cell("few", few, y), 50: cell("mid", few, y), 1.0: cell("most", most, y)}
+    labels = {0.01: 60, 50: 500, 1.0: 6000}  # 50 of each class are fewer than all
+    cells = table_of({"budget": b, "n_labelled": labels[b], "draw_seed": draw} for draw in (0, 1) for b in paths)
     cells["path"] = [paths[b] for b in cells.budget]
     frame = plots_scores.ks_frame(cells)
     expected = np.mean([ks_2samp(few[:, c], most[:, c]).statistic for c in (0, 1)])

@@ -7,7 +7,7 @@ A factor's share depends on those that were changed before it. Steps add up to t
 import numpy as np
 import pandas as pd
 
-from ssl_core.analysis.contrasts import BALANCED, COLUMNS, RUN, drawn, holm, summarise
+from ssl_core.analysis.contrasts import BALANCED, RUN, adjusted, drawn, summarise
 from ssl_core.analysis.plots import PAGE, PALETTE, axes
 from ssl_core.analysis.plots_contrasts import doubt
 from ssl_core.analysis.plots_study import source, wrapped
@@ -36,8 +36,7 @@ def steps_of(cells, chain, resamples=1000):
             if len(pairs):
                 paired.append((FAMILY, pairs, len(before) + len(after) - 2 * len(pairs), BALANCED))
     found = drawn(paired, resamples)
-    steps = pd.DataFrame([summarise(found, *one) for one in paired], columns=COLUMNS)
-    return steps.assign(p_adjusted=holm(steps.p))
+    return adjusted([summarise(found, *one) for one in paired])
 
 
 def waterfall(steps, jobs):
@@ -104,7 +103,7 @@ def caption_attribution(frame, table):
     return (f"From {first.against} to {frame.what.iloc[-1]}, one factor at a time: what each adds to balanced accuracy "
             f"with {budget_words(first.budget)}, in points, in this order; another order may share it out otherwise. "
             f"Last: the whole way. Lines: 95 % intervals over {doubt(frame)}; coloured: zero is outside (blue above, "
-            f"orange below). All contrasts: summary.csv. {source(table)}")
+            f"orange below), of each by itself, without Holm's rule. All contrasts: summary.csv. {source(table)}")
 
 
 def with_steps(summary, steps):

@@ -211,6 +211,8 @@ Numbers are points. The tolerance is how near two values must lie to count as th
 
 All else is *inconclusive*, with what would decide: so many more splits, or a larger test set. Beside a direction it is
 said whether the size agrees with the published one. *Source gone* is what nobody can test any more.
+Two claims that contradict each other may both be reproduced: each is judged by its own contrast or number, not against
+the other.
 
 ## How often verdicts are right
 

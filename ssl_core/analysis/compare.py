@@ -113,7 +113,7 @@ def job_sentence(rows, others):
     """
     rows, parts = rows.dropna(subset="value"), []
     rows = rows.sort_values("protocol", key=lambda names: names.map(in_order(names).index), kind="stable")
-    for budget in sorted({rows.budget.min(), rows.budget.max()}):
+    for budget in dict.fromkeys(rows.budget[[rows.n_labelled.idxmin(), rows.n_labelled.idxmax()]]):
         here = rows[rows.budget == budget]
         row = here.iloc[0]
         text = f"{words(row.arm)}, {words(row.protocol)}, {row.n_labelled:,.0f} labels: {100 * row.value:.1f} %"

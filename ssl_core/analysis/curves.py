@@ -76,7 +76,9 @@ def fitted(found, curve, metric, along, left):
     if len({images for *_, images in each}) > 1:
         raise ValueError(f"cells of {curve.key.iloc[0]} and others of its curve were tested on different images; "
                          "draw one curve for each test set")
-    at, splits = sorted(curve[along].unique()), curve[SPLIT].drop_duplicates().apply(tuple, axis=1).tolist()
+    size = "n_labelled" if along == "budget" else along  # 50 of each class may be fewer than all
+    at = list(curve.groupby(along)[size].mean().sort_values().index)
+    splits = curve[SPLIT].drop_duplicates().apply(tuple, axis=1).tolist()
     of_cell = [(splits.index(split), at.index(level))
                for split, level in zip(zip(curve.draw_seed, curve.order_seed), curve[along])]
     values, n = np.zeros((2, len(splits), len(at)))

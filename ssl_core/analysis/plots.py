@@ -223,7 +223,7 @@ def class_rows(table):
 
 def plot_recalls(rows, ax=None):
     """How well each class is found at the smallest and largest budget, by what is best on average. rows: class_rows."""
-    budgets = sorted({rows.budget.min(), rows.budget.max()})
+    budgets = list(dict.fromkeys(rows.budget[[rows.n_labelled.idxmin(), rows.n_labelled.idxmax()]]))
     method, protocol = rows[rows.budget == budgets[-1]].groupby(["method", "protocol"]).value.mean().idxmax()
     rows = rows[(rows.method == method) & (rows.protocol == protocol)]
     ax = axes(ax, PAGE * 0.75)

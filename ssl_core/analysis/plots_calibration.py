@@ -26,7 +26,7 @@ def reliability_frame(cells):
     found = []
     if len(rows):
         rows = ends(rows[rows.dataset == rows.dataset.iloc[0]])
-        rows = rows[(rows.budget == rows.budget.max())
+        rows = rows[(rows.budget == rows.budget[rows.n_labelled.idxmax()])
                     & (rows.protocol == rows.groupby("series").protocol.transform("first"))]
     for _, some in rows.groupby("series", sort=False):
         one, parts = some.iloc[0], [predictions(path) for path in some.path]
@@ -38,22 +38,25 @@ def reliability_frame(cells):
             rarity = np.concatenate([np.asarray(part.frequency)[part.probabilities.argmax(1)] for part in parts])
             common = {name: one[name] for name in ("series", "arm", "ratio", "twin", "protocol", "budget", "dataset")}
             for group in GROUPS:
-                found += [common | {"group": group} | line for line in bins_of(top[rarity == group],
-                                                                               right[rarity == group])]
+                found += [common | {"group": group, "n_splits": len(parts)} | line
+                          for line in bins_of(top[rarity == group], right[rarity == group], len(parts))]
     return pd.DataFrame(found)
 
 
-def bins_of(top, right):
-    """A dict for each bin of confidence that holds images; ece and over are of all of them."""
+def bins_of(top, right, times=1):
+    """A dict for each bin of confidence that holds images; ece and over are of all of them.
+
+    times: how often each image is among them, once for each split; intervals count it once.
+    """
     if not len(top):
         return []
     at, gap = confidence_bins(top), top - right
-    half = 1.96 * gap.std(ddof=1) / len(gap) ** 0.5 if len(gap) > 1 else np.nan
+    half = 1.96 * gap.std(ddof=1) / (len(gap) / times) ** 0.5 if len(gap) > 1 else np.nan
     whole = {"ece": abs(np.bincount(at, weights=gap)).sum() / len(gap), "over": gap.mean(),
              "over_low": gap.mean() - half, "over_high": gap.mean() + half}
     lines = []
     for b in np.unique(at):
-        low, high = wilson(right[at == b].mean(), (at == b).sum())
+        low, high = wilson(right[at == b].mean(), (at == b).sum() / times)
         lines.append({"bin": int(b), "confidence": top[at == b].mean(), "accuracy": right[at == b].mean(), "low": low,
                       "high": high, "n": int((at == b).sum()), **whole})
     return lines
@@ -102,8 +105,9 @@ def reliability_table(frame):
 
 
 def caption_reliability(frame, table):
-    protocols = " and ".join(map(words, frame.protocol.unique()))
+    protocols, splits = " and ".join(map(words, frame.protocol.unique())), frame.n_splits.max()
+    of_each = f" in each of {splits} splits" * bool(splits > 1)
     return (f"Reliability of {protocols} with {budget_words(frame.budget.iloc[0])}, by how "
             "frequent the class that is named was in pretraining. Below the line a model is surer than it is right. "
-            f"{frame.groupby('series').n.sum().max():,} test images, those of all splits together, in 15 bins of equal "
-            f"width; bars: Wilson's 95 % intervals over images. {source(table)}")
+            f"{frame.groupby('series').n.sum().max() / splits:,.0f} test images{of_each}, in 15 bins of equal width; "
+            f"bars: Wilson's 95 % intervals over images, each counted once, whatever its group. {source(table)}")

@@ -133,15 +133,15 @@ def caption_roc(frame, table):
 def ks_frame(cells):
     """How far the distribution of test scores with few labels is from that with all: a row for each pair of cells.
 
-    cells: rows of `contrasts.cells_of`, with path. Of every arm, split and protocol the smallest and the largest
-    budget are compared, where the test images are the same; of many ratios the smallest and the largest → dataset,
+    cells: rows of `contrasts.cells_of`, with path. Of every arm, split and protocol the fewest and the most
+    labels are compared, where the test images are the same; of many ratios the smallest and the largest → dataset,
     series, arm, ratio, twin, protocol, draw_seed, few, all, ks (mean over classes of the two-sample statistic), n.
     """
     cells = ends(cells)
     run = ["dataset", "series", "network", "protocol", "draw_seed", "order_seed", "seed", "budget_seed"]
     found = []
     for _, rows in cells[cells.protocol != "none"].groupby(run, dropna=False, sort=False):
-        few, whole = (rows.loc[rows.budget.idxmin()], rows.loc[rows.budget.idxmax()])
+        few, whole = (rows.loc[rows.n_labelled.idxmin()], rows.loc[rows.n_labelled.idxmax()])
         if few.budget == whole.budget or few.test_set != whole.test_set:
             continue
         p_few, p_all = (scores_of(row.path) for row in (few, whole))
@@ -177,7 +177,7 @@ def plot_ks(frame, ax=None):
 
 
 def caption_ks(frame, table):
-    few, whole = budget_short(frame["few"].min()), budget_words(frame["all"].max())
+    few, whole = budget_short(frame["few"].iloc[0]), budget_words(frame["all"].iloc[0])
     n, many = frame.draw_seed.nunique(), table.ratio.nunique() > ENDS
     spread = "Points: splits; bars: their mean" if n > 1 else "One split, so no interval"
     return (f"Kolmogorov–Smirnov distance between the predicted probabilities with {few} and with {whole}, "
