@@ -140,7 +140,7 @@ def as_list(alarmed, links):
     the same of any arm. links: by key, "" for none.
     """
     if not alarmed:
-        return "<p>Nothing failed, nothing collapsed, no predictor is degenerate, no floor of these is unbeaten.</p>"
+        return "<p>Nothing failed, nothing collapsed, no predictor is degenerate, and floors, if any, are beaten.</p>"
     groups = joined(alarmed)
     if len(groups) > SHOWN:
         groups = joined([alarm | {"said": alarm["kind"], "which": (", ".join(filter(None, (
